@@ -1,0 +1,1 @@
+"""The entry points of the MLflow Project, one module each, and the packages that hold their logic."""

@@ -1,0 +1,163 @@
+"""What a checkpoint is, from its files alone: nothing here loads a weight or runs code of the checkpoint's."""
+
+import json
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.errors import StepError
+
+ALLOWED = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",  # SentencePiece
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+)
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the safetensors headers say: the number of parameters, their dtype, and the tensors' names and shapes."""
+
+    parameters: int
+    dtype: str
+    shapes: dict[str, tuple[int, ...]]
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Refuse a checkpoint without safetensors weights.
+
+    Raises:
+        StepError: naming the pickled file that it has instead, if any.
+    """
+    names = sorted(name for name in names if "/" not in name)
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    pickled = [name for name in names if name.endswith(_PICKLED)]
+    if pickled:
+        raise StepError(
+            f"{pickled[0]} is pickled, and loading a pickle runs whatever code is in it: "
+            "convert the weights to safetensors and give that folder or repository"
+        )
+    raise StepError("the checkpoint holds no *.safetensors file: expected weights in that format")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint.
+
+    Raises:
+        StepError: it is missing or broken.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+        return config
+    except FileNotFoundError:
+        raise StepError(f"{folder} has no config.json: it is not a transformers checkpoint") from None
+    except ValueError as error:
+        raise StepError(f"config.json is not valid JSON ({error}): fetch or save the checkpoint again") from None
+
+
+def check_architecture(config: dict[str, Any]) -> None:
+    """Refuse a checkpoint that transformers could only load by running the repository's own code.
+
+    Raises:
+        StepError: naming the file with that code.
+    """
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    architecture = (config.get("architectures") or ["none"])[0]
+    model_type = config.get("model_type", "none")
+    native = model_type in CONFIG_MAPPING_NAMES and architecture in dir(transformers)
+    if native and architecture.endswith("ForCausalLM"):
+        return
+    code = [str(value).split("--")[-1].split(".")[0] + ".py" for value in (config.get("auto_map") or {}).values()]
+    remote = f", and the code in {code[-1]} is never run" if code else ""
+    raise StepError(
+        f"config.json: architecture {architecture} (model type {model_type!r}) is not a causal language model that "
+        f"transformers {transformers.__version__} has natively{remote}: use a Phi3ForCausalLM checkpoint "
+        "(Phi-3-mini, Phi-3-medium, Phi-3.5-mini, Phi-4-mini)"
+    )
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the headers of every safetensors file of a folder and check them against the files' sizes.
+
+    The format: 8 bytes with the header's length N, little-endian; N bytes of JSON; the data
+    (https://huggingface.co/docs/safetensors, "Format").
+
+    Raises:
+        StepError: a file is truncated or not safetensors, named.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, int] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                (length,) = struct.unpack("<Q", stream.read(8))
+                if length > 100 << 20:
+                    raise ValueError("the header is too long")
+                header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            for name, entry in header.items():
+                shapes[name] = tuple(entry["shape"])
+                dtype = entry["dtype"]
+                sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry["shape"])
+        except (struct.error, ValueError, KeyError, TypeError) as error:
+            raise StepError(f"{file.name} is not a safetensors file ({error}): fetch or save it again") from None
+        if end != file.stat().st_size:
+            raise StepError(
+                f"{file.name} has {file.stat().st_size} bytes and its header says {end}: fetch or save it again"
+            )
+    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    common = max(sizes, key=sizes.get, default="none")
+    return Weights(sum(sizes.values()), names.get(common, common), shapes)
+
+
+def architecture_facts(config: dict[str, Any], weights: Weights) -> dict[str, Any]:
+    """What an engineer asks about a model first.
+
+    Raises:
+        StepError: config.json contradicts the weights.
+    """
+    heads = config.get("num_attention_heads")
+    hidden, vocab = config.get("hidden_size"), config.get("vocab_size")
+    embedding = weights.shapes.get("model.embed_tokens.weight")
+    if embedding and embedding != (vocab, hidden):
+        raise StepError(
+            f"config.json says vocab_size {vocab} and hidden_size {hidden}, but model.embed_tokens.weight is "
+            f"{embedding[0]} x {embedding[1]}: the config and the weights are of different models"
+        )
+    layers = {name.split(".")[2] for name in weights.shapes if name.startswith("model.layers.")}
+    if layers and len(layers) != config.get("num_hidden_layers"):
+        raise StepError(
+            f"config.json says num_hidden_layers {config.get('num_hidden_layers')}, but the weights hold "
+            f"{len(layers)}: the config and the weights are of different models"
+        )
+    scaling = config.get("rope_scaling") or {}
+    return {
+        "architecture": config["architectures"][0],
+        "parameters": weights.parameters,
+        "dtype": weights.dtype,
+        "context_length": config.get("max_position_embeddings"),
+        "layers": config.get("num_hidden_layers"),
+        "hidden_size": hidden,
+        "vocabulary": vocab,
+        "attention_heads": heads,
+        "kv_heads": config.get("num_key_value_heads", heads),
+        "rope": scaling.get("rope_type") or scaling.get("type") or "default",
+        "partial_rotary_factor": config.get("partial_rotary_factor", 1.0),
+        "tied_embeddings": bool(config.get("tie_word_embeddings", False)),
+    }

@@ -1,0 +1,92 @@
+"""The manifest of a checkpoint: its files with sizes and SHA-256, its licence, and the facts of its architecture."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steps.checkpoint.hub import is_allowed
+from steps.checkpoint.inspect import architecture_facts, check_architecture, check_files, read_config, read_weights
+from steps.errors import StepError
+
+FORMAT = 1
+_LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
+
+
+def build_manifest(folder: Path, progress: Callable[[int], object] = lambda count: None) -> dict[str, Any]:
+    """Describe the checkpoint in a folder; refuse what may not be used.
+
+    Args:
+        progress: told the number of bytes hashed, as they are.
+
+    Raises:
+        StepError: pickled weights, a foreign architecture, a broken file, or a config that contradicts the weights.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    check_files(names)
+    config = read_config(folder)
+    check_architecture(config)
+    facts = architecture_facts(config, read_weights(folder))
+    files = [
+        {"path": name, "size": (folder / name).stat().st_size, "sha256": sha256(folder / name, progress)}
+        for name in names
+        if is_allowed(name)
+    ]
+    return {"format": FORMAT, "licence": _licence(folder), "architecture": facts, "files": files}
+
+
+def verify(folder: Path, manifest: dict[str, Any], progress: Callable[[int], object] = lambda count: None) -> None:
+    """Check every file of the manifest, sizes first.
+
+    Raises:
+        StepError: naming the first file that is missing or different, or the manifest is not one.
+    """
+    try:
+        files = [(folder / entry["path"], int(entry["size"]), entry["sha256"]) for entry in manifest["files"]]
+        if manifest["format"] != FORMAT or not files:
+            raise ValueError("unknown format")
+    except (KeyError, TypeError, ValueError) as error:
+        raise StepError(f"checkpoint/manifest.json is damaged ({error!r}): run fetch_model again") from None
+    for path, size, _ in files:
+        if not path.is_file():
+            raise StepError(f"{path.name} of the checkpoint is missing in {folder}: run fetch_model again")
+        if path.stat().st_size != size:
+            raise StepError(
+                f"{path.name} in {folder} has {path.stat().st_size} bytes, the manifest says {size}: "
+                "the file has changed since; run fetch_model again"
+            )
+    for path, _, expected in files:
+        if sha256(path, progress) != expected:
+            raise StepError(
+                f"{path.name} in {folder} does not have the SHA-256 that the manifest states: "
+                "the file has changed or is damaged; run fetch_model again"
+            )
+
+
+def sha256(path: Path, progress: Callable[[int], object] = lambda count: None) -> str:
+    """SHA-256 of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(8 << 20):
+            digest.update(block)
+            progress(len(block))
+    return digest.hexdigest()
+
+
+def total_size(manifest: dict[str, Any]) -> int:
+    """Bytes of all the files of a checkpoint."""
+    return sum(entry["size"] for entry in manifest["files"])
+
+
+def _licence(folder: Path) -> str:
+    """The licence that the model card states, else the first line of a licence file, else 'not stated'."""
+    card = folder / "README.md"
+    if card.is_file():
+        _, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+        if found := _LICENCE_FIELD.search(rest.partition("\n---")[0]):
+            return found[1]
+    for path in sorted(folder.glob("LICENSE*")):
+        if lines := path.read_text(encoding="utf-8", errors="replace").strip().splitlines():
+            return lines[0].strip()
+    return "not stated"

@@ -1,0 +1,53 @@
+"""The three kinds of source: a hub repository, a local folder, an MLflow artifact URI."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from steps.errors import StepError
+
+_ARTIFACT_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
+_REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint is: `text` as it was given, and for a folder its path."""
+
+    kind: Literal["hub", "folder", "artifact"]
+    text: str
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name: the repository's ID, or the last part of a folder or URI."""
+        return self.text if self.kind == "hub" else self.text.rstrip("/").rpartition("/")[2]
+
+
+def parse_source(text: str, root: Path) -> Source:
+    """Tell which kind of source `text` names; a folder that exists wins over a repository of the same name.
+
+    Args:
+        root: what relative folders are relative to, the project's folder.
+
+    Raises:
+        StepError: it is none of the three.
+    """
+    folder = root / text
+    if text and folder.is_dir():
+        return Source("folder", text, folder)
+    if _ARTIFACT_URI.match(text):
+        return Source("artifact", text)
+    if _REPO_ID.fullmatch(text) and not text.startswith((".", "~")):
+        return Source("hub", text)
+    raise StepError(
+        f"source is {text!r}; expected a hub repository (owner/name), a folder that exists (absolute, or relative to "
+        "the project's folder), or an artifact URI (runs:/..., models:/..., s3://...)"
+    )
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit, 40 hexadecimal digits, and so needs no look-up."""
+    return bool(_COMMIT.fullmatch(revision))

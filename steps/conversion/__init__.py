@@ -1,0 +1,1 @@
+"""From a checkpoint to ONNX: two exporters, one result that ONNX Runtime GenAI runs."""

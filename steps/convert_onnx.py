@@ -1,0 +1,66 @@
+"""convert_onnx: a fetch_model run -> a run that holds `onnx/`, the converted model, and `conversion.json`."""
+
+import tempfile
+from pathlib import Path
+
+from steps.checkpoint.manifest import sha256
+from steps.conversion.check import compare_first_tokens
+from steps.conversion.convert import convert
+from steps.conversion.options import check_choice, estimated_size
+from steps.disk import need_space, size_text
+from steps.errors import StepError
+from steps.tracking.checkpoint import verified_checkpoint
+from steps.tracking.inputs import check_run_id, local_store
+from steps.tracking.step import Step, run_entry_point
+
+
+def check(params: dict[str, str]) -> None:
+    """Refuse what cannot be converted so, before any work."""
+    check_run_id("checkpoint_run", params["checkpoint_run"])
+    check_choice(params["exporter"], params["precision"], params["device"], params["options"])
+
+
+def convert_onnx(
+    step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str
+) -> None:
+    """Convert aside, compare with the checkpoint, then log."""
+    folder, manifest = verified_checkpoint(step, "checkpoint_run")
+    _check_device(device)
+    size = estimated_size(precision, manifest["architecture"])
+    needs = [(Path(tempfile.gettempdir()), size), *local_store(step, size)]
+    need_space(f"converting {manifest['source']['name']} to {precision}", needs)
+
+    out = step.scratch / "onnx"
+    with step.console.phase(f"converting to {precision} with {exporter}"):
+        conversion = convert(folder, out, exporter, precision, options, device)
+    with step.console.phase("comparing its first tokens with the checkpoint's"):
+        conversion["check"] = compare_first_tokens(folder, out, precision)
+    files = sorted(file for file in out.iterdir() if file.is_file())
+    conversion["files"] = [{"path": f.name, "size": f.stat().st_size, "sha256": sha256(f)} for f in files]
+    conversion["size_bytes"] = sum(entry["size"] for entry in conversion["files"])
+    conversion["checkpoint"] = {"run": checkpoint_run} | manifest["source"]
+    with step.console.phase("logging"):
+        step.client.log_artifacts(step.run_id, str(out), "onnx")
+    step.log_json(conversion, "conversion.json")
+    step.tag(exporter=exporter, precision=precision)
+    check_ = conversion["check"]
+    line = (
+        f"{precision} by {exporter}, {size_text(conversion['size_bytes'])}, "
+        f"{check_['equal']} of {check_['tokens']} first tokens as in PyTorch"
+    )
+    step.summarise(line, f"**{manifest['source']['name']}** as ONNX: {line}. Details: `conversion.json`.")
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":
+        import onnxruntime_genai as og
+
+        if not og.is_cuda_available():
+            raise StepError(
+                "device is 'cuda', but this environment's onnxruntime-genai sees no CUDA: use device=cpu, or a machine "
+                "with a GPU and the package onnxruntime-genai-cuda in place of onnxruntime-genai in conda.yaml"
+            )
+
+
+if __name__ == "__main__":
+    run_entry_point("convert_onnx", convert_onnx, check)

@@ -1,0 +1,1 @@
+"""Runs, the hand-off between steps, and step reuse: the only package that touches MLflow runs."""

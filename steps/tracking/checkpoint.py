@@ -1,0 +1,66 @@
+"""The checkpoint of a fetch_model run, on this machine and verified."""
+
+from pathlib import Path
+from typing import Any
+
+from steps.checkpoint.hub import fetch
+from steps.checkpoint.manifest import verify
+from steps.checkpoint.source import parse_source
+from steps.errors import StepError
+from steps.tracking.inputs import finished_run, read_json
+from steps.tracking.project import ROOT
+from steps.tracking.step import Step
+
+MANIFEST = "checkpoint/manifest.json"
+
+
+def verified_checkpoint(step: Step, parameter: str) -> tuple[Path, dict[str, Any]]:
+    """The folder and the manifest of the checkpoint that the run ID in `parameter` stands for.
+
+    Read where fetch_model found it; fetched again from the hub or the artifact store where it is not here.
+
+    Raises:
+        StepError: the run is not a finished fetch_model run, its manifest is damaged, the source is gone, or a file
+            differs from the manifest; the line names the file.
+    """
+    run = finished_run(step, parameter)
+    manifest = read_json(step, run.info.run_id, MANIFEST)
+    try:
+        location, kind, commit = (manifest["source"][key] for key in ("location", "kind", "commit"))
+    except (KeyError, TypeError):
+        raise StepError(f"{MANIFEST} of run {run.info.run_id} is damaged: run fetch_model again") from None
+    if kind == "folder":
+        folder = ROOT / location
+        if not folder.is_dir():
+            raise StepError(
+                f"the checkpoint of run {run.info.run_id} is the folder {location}, which this machine does not have: "
+                "bring it here, or log it to MLflow and run fetch_model with its runs:/ URI as the source"
+            )
+    else:
+        with step.console.phase(f"looking for {location}"):
+            folder = (
+                download_artifact(step, location)
+                if kind == "artifact"
+                else fetch(parse_source(location, ROOT).text, commit, step.console.bar_class())[0]
+            )
+    with step.console.bar_class()(unit="B", unit_scale=True, desc="verifying the checkpoint") as bar:
+        verify(folder, manifest, bar.update)
+    return folder, manifest
+
+
+def download_artifact(step: Step, uri: str) -> Path:
+    """The folder behind an artifact URI: the store's own where that is local, else a download in the scratch folder.
+
+    Raises:
+        StepError: nothing is there, or the store cannot be read.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (MlflowException, OSError, ImportError) as error:
+        raise StepError(f"source {uri} cannot be read: {' '.join(str(error).split())}") from None
+    if not folder.is_dir():
+        raise StepError(f"source {uri} is a file; expected a folder with a checkpoint in it")
+    return folder

@@ -1,0 +1,89 @@
+"""Logged models, registered versions and their aliases."""
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from steps.errors import one_of
+from steps.tracking.step import Step
+from steps.tracking.tags import MODEL_URI_TAG, VERSION_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models.model import ModelInfo
+
+TASKS = ("llm/v1/chat",)
+INPUT_EXAMPLE = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 16}
+MAX_TOKENS = 256  # of an answer where the request says nothing, in both wrappers
+CHAMPION = "champion"
+
+
+def check_wrapping(params: dict[str, str]) -> None:
+    """Refuse what can't be wrapped so, before any work."""
+    one_of("task", params["task"], TASKS)
+
+
+def model_name(checkpoint: str, variant: str) -> str:
+    """A name for a logged model: MLflow allows none of / : . % \" '."""
+    return re.sub(r"[^\w-]+", "-", f"{checkpoint.rpartition('/')[2]}-{variant}")
+
+
+def offline() -> None:
+    """Keep MLflow from asking a hub for a model card and a licence: the manifest has them already."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str, str], description: str) -> str:
+    """Record the logged model on its run, and register it as a version with tags and description where asked.
+
+    Returns:
+        what was done, for the step's summary line.
+    """
+    step.tag(**{MODEL_URI_TAG: info.model_uri}, **tags)
+    step.client.set_logged_model_tags(info.model_id, tags)
+    if not registered_model:
+        return info.model_uri
+    from mlflow.exceptions import MlflowException
+
+    try:
+        step.client.create_registered_model(registered_model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = step.client.create_model_version(
+        registered_model,
+        source=info.model_uri,
+        run_id=step.run_id,
+        tags=tags,
+        description=description,
+        model_id=info.model_id,
+    )
+    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
+    return f"{registered_model} version {version.version}"
+
+
+def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str, "ModelVersion"]:
+    """Logged model ID -> the latest version of the registered model that was made from it."""
+    found: dict[str, Any] = {}
+    for version in client.search_model_versions(f"name = '{registered_model}'"):
+        model_id = version.model_id
+        if model_id and (model_id not in found or int(version.version) > int(found[model_id].version)):
+            found[model_id] = version
+    return found
+
+
+def move_champion(
+    client: "MlflowClient", registered_model: str, champion: str | None, evaluated: list[str]
+) -> None:
+    """Put the alias `champion` on a version, or take it away.
+
+    Args:
+        champion: the version, or None where none passed its gates.
+        evaluated: the versions that were judged; a champion that was not among them keeps the alias when none passed.
+    """
+    present = client.get_registered_model(registered_model).aliases.get(CHAMPION)
+    if champion:
+        client.set_registered_model_alias(registered_model, CHAMPION, champion)
+    elif present and str(present) in evaluated:
+        client.delete_registered_model_alias(registered_model, CHAMPION)

@@ -1,0 +1,156 @@
+"""Step reuse: the same step with the same inputs, code and environment is not run twice.
+
+A step's fingerprint is a SHA-256 over its name, its parameters, its code and conda.yaml. Runs and models among the
+parameters count by their own fingerprints and files by their content, so equal work is equal in another clone or
+another tracking store.
+"""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steps.tracking.project import ROOT
+from steps.tracking.tags import ENTRY_POINT_TAG, FINGERPRINT_TAG, MODEL_URI_TAG, VERSION_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RUN_PARAMETERS = {"checkpoint_run": "fetch_model", "reference_run": "fetch_model", "onnx_run": "convert_onnx"}
+FILE_PARAMETERS = ("source", "adapter", "evalset", "gates")
+RESULTS = {  # the artifacts without which a finished run is of no use to the next step
+    "fetch_model": ["checkpoint/manifest.json"],
+    "convert_onnx": ["conversion.json", "onnx/genai_config.json"],
+    "wrap_transformer": [],
+    "wrap_custom": [],
+    "evaluate": ["evaluation.json"],
+}
+_HASHED_WHOLE = 64 << 20  # bytes; a larger file counts by size and time of change, as make and rsync do
+
+
+def fingerprint(client: "MlflowClient", entry_point: str, params: dict[str, str], code: str | None = None) -> str:
+    """SHA-256, hex, of everything that the result of a step depends on.
+
+    Args:
+        params: every parameter of the entry point, defaults filled in.
+        code: code_digest(entry_point), where it was taken earlier.
+    """
+    content = {
+        "entry_point": entry_point,
+        "parameters": {key: _identity(client, key, value) for key, value in params.items()},
+        "code": code or code_digest(entry_point),
+        "environment": _file_digest(ROOT / "conda.yaml"),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def find_finished(client: "MlflowClient", experiment_id: str, entry_point: str, wanted: str) -> "Run | None":
+    """The latest FINISHED run of the experiment with the fingerprint `wanted` whose results are still there."""
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.{FINGERPRINT_TAG} = '{wanted}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.end_time DESC"],
+        max_results=5,
+    )
+    return next((run for run in runs if _is_intact(client, entry_point, run)), None)
+
+
+def code_digest(entry_point: str) -> str:
+    """SHA-256, hex, of the entry point's module and of every package of ours that it imports, directly or not."""
+    seen: dict[str, Path] = {}
+    waiting = [ROOT / "steps" / f"{entry_point}.py"]
+    while waiting:
+        path = waiting.pop()
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            name = file.relative_to(ROOT).as_posix()
+            if name not in seen:
+                seen[name] = file
+                waiting += _imported(file)
+    digest = hashlib.sha256()
+    for name in sorted(seen):
+        digest.update(f"{name}\0{_file_digest(seen[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def _imported(file: Path) -> list[Path]:
+    """The packages and modules right under steps/ that a file imports, at its top or inside a function."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    found = []
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "steps" and len(parts) > 1:
+            place = ROOT / "steps" / parts[1]
+            found.append(place if place.is_dir() else place.with_suffix(".py"))
+    return found
+
+
+def _identity(client: "MlflowClient", key: str, value: str) -> object:
+    if key in RUN_PARAMETERS and value:
+        return _run_identity(client, value)
+    if key == "models":
+        return [_model_identity(client, uri) for uri in value.split(",")]
+    if key in FILE_PARAMETERS and value and (ROOT / value).exists():
+        return _tree_digest(ROOT / value)
+    return value
+
+
+def _run_identity(client: "MlflowClient", run_id: str) -> str:
+    return client.get_run(run_id).data.tags.get(FINGERPRINT_TAG, run_id)
+
+
+def _model_identity(client: "MlflowClient", uri: str) -> str:
+    """The fingerprint of the run that logged a `models:/m-...` model; any other URI counts as it is."""
+    model_id = uri.removeprefix("models:/")
+    if not model_id.startswith("m-"):
+        return uri
+    run_id = client.get_logged_model(model_id).source_run_id
+    return _run_identity(client, run_id) if run_id else model_id
+
+
+def _tree_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            name = file.relative_to(path).as_posix()
+            digest.update(f"{name}\0{_file_digest(file)}\n".encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    stat = file.stat()
+    if stat.st_size > _HASHED_WHOLE:
+        return f"{stat.st_size} bytes, changed at {stat.st_mtime_ns}"
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_intact(client: "MlflowClient", entry_point: str, run: "Run") -> bool:
+    """Whether what a finished run produced is still in the artifact store and the registry."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    tags = run.data.tags
+    if tags.get(ENTRY_POINT_TAG) != entry_point:
+        return False
+    try:
+        for path in RESULTS[entry_point]:
+            folder = path.rpartition("/")[0] or None
+            if path not in [artifact.path for artifact in client.list_artifacts(run.info.run_id, folder)]:
+                return False
+        if uri := tags.get(MODEL_URI_TAG):
+            files = [artifact.path for artifact in mlflow.artifacts.list_artifacts(artifact_uri=uri)]
+            if "MLmodel" not in files:
+                return False
+        if version := tags.get(VERSION_TAG):
+            client.get_model_version(*version.rsplit("/", 1))
+    except (MlflowException, OSError):
+        return False
+    return True

@@ -1,0 +1,193 @@
+"""The life of one step's run: opened, worked in, and always closed.
+
+A run ends FINISHED with its artifacts whole; or FAILED or KILLED with the cause as its tag `error`, the traceback in
+`logs/traceback.txt`, and nothing else logged that a later step could take for a result.
+"""
+
+import errno
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.errors import StepError
+from steps.tracking.console import Console, captured_output, redact
+from steps.tracking.project import parse_parameters
+from steps.tracking.reuse import code_digest, fingerprint
+from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, FINGERPRINT_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, SUMMARY_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+LOGS = "logs"
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that was given no name
+
+
+class Step:
+    """An open run of one entry point: its parameters, its console, a scratch folder, and the ways to log to it."""
+
+    def __init__(self, entry_point: str, params: dict[str, str], run: "Run", console: Console, scratch: Path) -> None:
+        from mlflow import MlflowClient
+
+        self.entry_point = entry_point
+        self.params = params
+        self.run = run
+        self.run_id = run.info.run_id
+        self.client: MlflowClient = MlflowClient()
+        self.console = console
+        self.scratch = scratch
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The `main` run that started this one, or None when the step runs alone."""
+        return self.run.data.tags.get(PARENT_TAG)
+
+    def tag(self, **tags: str) -> None:
+        """Set tags of the run."""
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
+
+    def summarise(self, line: str, description: str = "") -> None:
+        """What the run came to: one line for terminals and lists, Markdown for the run's page."""
+        self.tag(**{SUMMARY_TAG: line, NOTE_TAG: description or line})
+
+    def log_json(self, content: Any, path: str) -> None:
+        """Log `content` as an indented JSON artifact."""
+        self.client.log_text(self.run_id, json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def run_entry_point(
+    entry_point: str, work: Callable[..., None], check: Callable[[dict[str, str]], None] | None = None
+) -> None:
+    """Run one entry point as a tracked run and exit the process with its code.
+
+    Args:
+        entry_point: its name in MLproject.
+        work: called with the open Step and the parameters by name.
+        check: refuses parameter values that can be known to be wrong before any work.
+    """
+    for name in _STOPPING:
+        signal.signal(name, _stop)
+    with captured_output() as (console, log):
+        try:
+            code = _run(entry_point, work, check, console, log)
+        except KeyboardInterrupt:
+            console.error(f"{entry_point}: interrupted")
+            code = 130
+        except Exception as error:  # the run could not be opened
+            console.error(f"{entry_point}: {one_line(error)}")
+            code = 1
+    sys.exit(code)
+
+
+def _run(entry_point, work, check, console: Console, log: Path) -> int:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="phi-mlflow-") as scratch:
+        # Libraries, MLflow's downloads and child processes put their temporary files where they are removed with ours.
+        tempfile.tempdir = os.environ["TMPDIR"] = scratch
+        try:
+            import mlflow
+
+            run = mlflow.start_run()  # the one that `mlflow run` created: MLFLOW_RUN_ID names it
+            step = Step(entry_point, {}, run, console, Path(scratch))
+            try:
+                _name_run(step)
+                step.params = parse_parameters(entry_point, sys.argv[1:])
+                if check:
+                    check(step.params)
+                _work(step, work)
+                step.client.log_artifact(step.run_id, str(_redacted(log, Path(scratch))), LOGS)
+                mlflow.end_run()
+            except BaseException as error:
+                _ignore_signals()
+                killed = isinstance(error, KeyboardInterrupt)
+                cause = "interrupted" if killed else one_line(error)
+                try:
+                    _record_failure(step, cause, traceback.format_exc(), log)
+                except Exception as problem:
+                    console.error(f"{entry_point}: the failure could not be recorded: {one_line(problem)}")
+                finally:
+                    mlflow.end_run("KILLED" if killed else "FAILED")
+                if not step.parent_run_id:
+                    console.error(f"{entry_point}: {cause}")
+                    if not killed and not _is_for_the_user(error):
+                        console.error(f"traceback: artifact {LOGS}/traceback.txt of run {step.run_id}")
+                return 130 if killed else 1
+            if not step.parent_run_id:
+                summary = step.client.get_run(step.run_id).data.tags.get(SUMMARY_TAG, "")
+                console.line(step_line(entry_point, f"{time.monotonic() - started:.1f} s", step.run_id, summary))
+            return 0
+        finally:
+            tempfile.tempdir = None
+
+
+def _work(step: Step, work: Callable[..., None]) -> None:
+    code = code_digest(step.entry_point)  # before the work: what is edited meanwhile did not do it
+    work(step, **step.params)
+    step.tag(**{FINGERPRINT_TAG: fingerprint(step.client, step.entry_point, step.params, code)})
+
+
+def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
+    """The line that a person reads when a step has ended; the run ID is whole, to be given to the next step."""
+    return f"{entry_point:<17}{took:>8}  {run_id}  {summary}"
+
+
+def one_line(error: BaseException) -> str:
+    """The cause of a failure as one line, with the type's name unless it was written for the user."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
+    return redact(text if _is_for_the_user(error) else f"{type(error).__name__}: {text}")
+
+
+def _is_for_the_user(error: BaseException) -> bool:
+    return isinstance(error, StepError)
+
+
+def _name_run(step: Step) -> None:
+    """Make the run findable: it gets its entry point's name unless somebody gave it one."""
+    if _RANDOM_NAME.fullmatch(step.run.info.run_name or ""):
+        step.tag(**{NAME_TAG: step.entry_point})
+    if ENTRY_POINT_TAG not in step.run.data.tags:  # started as a module, not by `mlflow run`
+        step.tag(**{ENTRY_POINT_TAG: step.entry_point})
+
+
+def _record_failure(step: Step, cause: str, trace: str, log: Path) -> None:
+    """Leave the cause, the traceback and the log on the run, and take back what was logged as a result."""
+    step.tag(**{ERROR_TAG: cause[:5000]})
+    step.client.log_text(step.run_id, redact(trace), f"{LOGS}/traceback.txt")
+    step.client.log_artifact(step.run_id, str(_redacted(log, step.scratch)), LOGS)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    store = get_artifact_repository(step.run.info.artifact_uri)
+    for artifact in step.client.list_artifacts(step.run_id):
+        if artifact.path != LOGS:
+            store.delete_artifacts(artifact.path)
+    experiment = [step.run.info.experiment_id]
+    for model in step.client.search_logged_models(experiment, f"source_run_id = '{step.run_id}'"):
+        step.client.delete_logged_model(model.model_id)
+
+
+def _redacted(log: Path, scratch: Path) -> Path:
+    copy = scratch / log.name
+    copy.write_text(redact(log.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
+    return copy
+
+
+def _stop(*_) -> None:
+    _ignore_signals()  # Ctrl-C reaches the whole process group and MLflow adds a SIGTERM: stop once
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for name in _STOPPING:
+        signal.signal(name, signal.SIG_IGN)

@@ -1,0 +1,14 @@
+"""The names of the run tags that the steps write and read."""
+
+# MLflow's own
+ENTRY_POINT_TAG = "mlflow.project.entryPoint"
+NAME_TAG = "mlflow.runName"
+NOTE_TAG = "mlflow.note.content"  # the description on a run's page, Markdown
+PARENT_TAG = "mlflow.parentRunId"
+
+# this project's
+ERROR_TAG = "error"  # the cause of a failure, one line
+FINGERPRINT_TAG = "fingerprint"
+MODEL_URI_TAG = "model_uri"
+SUMMARY_TAG = "summary"  # what a finished step came to, one line
+VERSION_TAG = "registered_version"  # "name/version"

@@ -1,0 +1,77 @@
+"""wrap_custom: a convert_onnx run -> a logged model over ONNX Runtime GenAI, its URI as tag `model_uri`.
+
+MLflow's transformers flavor refuses ONNX models, optimum's included; this wrapper takes either exporter's.
+"""
+
+import importlib.metadata
+import sys
+import tempfile
+from pathlib import Path
+
+from steps import chat
+from steps.disk import need_space, size_text
+from steps.errors import StepError
+from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
+from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, publish
+from steps.tracking.step import Step, run_entry_point
+
+_REQUIREMENTS = ("mlflow", "onnxruntime", "onnxruntime-genai")
+
+
+def check(params: dict[str, str]) -> None:
+    """Refuse parameters that cannot be right, before any work."""
+    check_run_id("onnx_run", params["onnx_run"])
+    check_wrapping(params)
+
+
+def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:
+    """Log the ONNX folder with the package `steps/chat` as a models-from-code Python model."""
+    run = finished_run(step, "onnx_run")
+    conversion = read_json(step, run.info.run_id, "conversion.json")
+    try:
+        checkpoint, size = conversion["checkpoint"], conversion["size_bytes"]
+        exporter, precision = conversion["exporter"], conversion["precision"]
+    except (KeyError, TypeError):
+        raise StepError(f"conversion.json of run {onnx_run} is damaged: run convert_onnx again") from None
+    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
+    with step.console.phase("fetching the ONNX model"):
+        folder = download(step, onnx_run, "onnx")
+    tags = {
+        "wrapper": f"onnx-{exporter}",
+        "precision": precision,
+        "checkpoint": checkpoint["name"],
+        "checkpoint_commit": checkpoint["commit"] or "none",
+        "checkpoint_run": checkpoint["run"],
+        "onnx_run": onnx_run,
+        "wrap_run": step.run_id,
+    }
+    options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
+    description = (
+        f"**{checkpoint['name']}** as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
+        f"Python model over ONNX Runtime GenAI; {size_text(size)}, neither torch nor transformers needed. "
+        f"Task `{task}`."
+    )
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
+
+    package = Path(chat.__file__).parent
+    sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
+    with step.console.phase("logging the model"):
+        info = mlflow.pyfunc.log_model(
+            name=model_name(checkpoint["name"], f"{exporter}-{precision}"),
+            python_model=str(package / "model.py"),
+            code_paths=[str(package)],
+            artifacts={"onnx": str(folder)},
+            signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA),
+            input_example=INPUT_EXAMPLE,
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+            model_config={"model": checkpoint["name"], "max_tokens": MAX_TOKENS, "threads": 0},
+            metadata={**tags, "task": task},
+        )
+    place = publish(step, info, registered_model, tags, description)
+    step.summarise(f"onnx-{exporter}, {precision}, {size_text(size)}: {place}", description)
+
+
+if __name__ == "__main__":
+    run_entry_point("wrap_custom", wrap_custom, check)

@@ -1,0 +1,100 @@
+"""wrap_transformer: a fetch_model run -> a logged model of MLflow's transformers flavor, its URI as tag `model_uri`."""
+
+import contextlib
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from steps.disk import need_space, size_text
+from steps.checkpoint.manifest import total_size
+from steps.tracking.checkpoint import verified_checkpoint
+from steps.tracking.inputs import check_run_id, local_store
+from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, offline, publish
+from steps.tracking.step import Step, run_entry_point
+
+# Without an explicit list MLflow infers one, which needs torchvision and loads the model.
+_REQUIREMENTS = ("mlflow", "torch", "transformers")
+
+
+def check(params: dict[str, str]) -> None:
+    """Refuse parameters that cannot be right, before any work."""
+    check_run_id("checkpoint_run", params["checkpoint_run"])
+    check_wrapping(params)
+
+
+def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
+    """Log the checkpoint's folder as it is; the weights are copied, not loaded."""
+    folder, manifest = verified_checkpoint(step, "checkpoint_run")
+    source, facts = manifest["source"], manifest["architecture"]
+    size = total_size(manifest)
+    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
+    tags = {
+        "wrapper": "transformers",
+        "precision": facts["dtype"],
+        "checkpoint": source["name"],
+        "checkpoint_commit": source["commit"] or "none",
+        "checkpoint_run": checkpoint_run,
+        "wrap_run": step.run_id,
+    }
+    description = (
+        f"**{source['name']}** in MLflow's `transformers` flavor (PyTorch, {facts['dtype']}), "
+        f"{facts['parameters'] / 1e6:,.1f}M parameters, context {facts['context_length']:,}, "
+        f"licence {manifest['licence']}. Task `{task}`."
+    )
+    offline()
+    import mlflow
+    from transformers import logging as chatter
+
+    chatter.set_verbosity_error()
+    with step.console.phase("logging the model"), _folder_named(folder, manifest, step.scratch) as name:
+        info = mlflow.transformers.log_model(
+            name,
+            name=model_name(source["name"], "transformers"),
+            task=task,
+            pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
+            input_example=INPUT_EXAMPLE,
+            metadata={**tags, "licence": manifest["licence"]},
+            model_card=_model_card(folder, description),
+            # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated.
+            model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False},
+        )
+    place = publish(step, info, registered_model, tags, description)
+    step.summarise(f"transformers, {facts['dtype']}, {size_text(size)}: {place}", description)
+
+
+@contextlib.contextmanager
+def _folder_named(folder: Path, manifest: dict[str, Any], scratch: Path):
+    """Links to the checkpoint's files under the model's own name, relative to the working directory.
+
+    The flavor copies the whole folder, records the path that it is given, and answers with it as `model`: so it is
+    given `owner/name`, with the files of the manifest in it and no path of this machine.
+    """
+    name = manifest["source"]["name"]
+    root = Path(tempfile.mkdtemp(dir=scratch))
+    (root / name).mkdir(parents=True)
+    for entry in manifest["files"]:
+        (root / name / entry["path"]).symlink_to((folder / entry["path"]).resolve())
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        yield name
+    finally:
+        os.chdir(before)
+
+
+def _model_card(folder: Path, description: str):
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    return ModelCard(card.read_text(encoding="utf-8") if card.is_file() else description, ignore_metadata_errors=True)
+
+
+def _public_version(package: str) -> str:
+    """The version as a package index knows it: without a local part such as +cpu."""
+    return importlib.metadata.version(package).partition("+")[0]
+
+
+if __name__ == "__main__":
+    run_entry_point("wrap_transformer", wrap_transformer, check)
