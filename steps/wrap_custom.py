@@ -69,6 +69,8 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
             model_config={"model": checkpoint["name"], "max_tokens": MAX_TOKENS, "threads": 0},
             metadata={**tags, "task": task},
         )
+    with step.console.phase("asking the logged model a question"):  # MLflow only warns where its example fails
+        mlflow.pyfunc.load_model(info.model_uri).predict(INPUT_EXAMPLE)
     place = publish(step, info, registered_model, tags, description)
     step.summarise(f"onnx-{exporter}, {precision}, {size_text(size)}: {place}", description)
 

@@ -13,7 +13,7 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files).
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, math.ceil(_quota(cgroup))))
+    return max(1, math.ceil(min(affinity, _quota(cgroup))))
 
 
 def _quota(cgroup: Path) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+_TERMINAL = "PHI_MLFLOW_TERMINAL"  # the terminal of the outermost step, for the progress of the ones that it starts
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
 
@@ -32,6 +33,10 @@ class Console:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._err = os.fdopen(os.dup(2), "w", encoding="utf-8")
+        if self._err.isatty():
+            os.environ[_TERMINAL] = os.ttyname(self._err.fileno())
+        elif _TERMINAL in os.environ:  # a child of main, whose own output goes to main's log
+            self._err = open(os.environ[_TERMINAL], "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
         self._shows_progress = self._err.isatty()
 
     def line(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The names of the run tags that the steps write and read."""
+"""The names of the run tags and artifacts by which the steps know each other."""
 
 # MLflow's own
 ENTRY_POINT_TAG = "mlflow.project.entryPoint"
@@ -12,3 +12,6 @@ FINGERPRINT_TAG = "fingerprint"
 MODEL_URI_TAG = "model_uri"
 SUMMARY_TAG = "summary"  # what a finished step came to, one line
 VERSION_TAG = "registered_version"  # "name/version"
+
+# artifacts that more than one step reads
+EVALUATION = "evaluation.json"

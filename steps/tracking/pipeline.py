@@ -1,0 +1,98 @@
+"""Run the steps as child runs of `main`: reuse what is finished, start the rest, and leave no run open."""
+
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from steps.errors import StepError
+from steps.tracking.project import ROOT
+from steps.tracking.reuse import find_finished, fingerprint
+from steps.tracking.step import Step, step_line
+from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, SUMMARY_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+class Pipeline:
+    """The steps of one `main` run, in order; `done` holds (entry point, run, whether it was reused)."""
+
+    def __init__(self, step: Step, wanted: Iterable[str], reuse: bool) -> None:
+        """
+        Args:
+            step: the open run of main.
+            wanted: the entry points that may be run; the others are only ever reused.
+            reuse: whether finished runs count at all for the wanted ones.
+        """
+        self._main = step
+        self._wanted = frozenset(wanted)
+        self._reuse = reuse
+        self.done: list[tuple[str, Run, bool]] = []
+
+    def run(self, entry_point: str, params: dict[str, str]) -> "Run":
+        """The finished run of a step with these parameters, an earlier one where it will do.
+
+        Raises:
+            StepError: the step failed, or it is not wanted and has no finished run.
+        """
+        wanted = entry_point in self._wanted
+        client, experiment = self._main.client, self._main.run.info.experiment_id
+        if self._reuse or not wanted:
+            found = find_finished(client, experiment, entry_point, fingerprint(client, entry_point, params))
+            if found:
+                return self._record(entry_point, found, None)
+        if not wanted:
+            raise StepError(
+                f"steps leaves out {entry_point}, which has no finished run with these parameters, code and "
+                f"environment: add it (-P steps={entry_point},...), or leave steps at all"
+            )
+        started = time.monotonic()
+        run = self._start(entry_point, params)
+        return self._record(entry_point, run, time.monotonic() - started)
+
+    def _record(self, entry_point: str, run: "Run", seconds: float | None) -> "Run":
+        took = "reused" if seconds is None else f"{seconds:.1f} s"
+        self._main.console.line(step_line(entry_point, took, run.info.run_id, run.data.tags.get(SUMMARY_TAG, "")))
+        self.done.append((entry_point, run, seconds is None))
+        return run
+
+    def _start(self, entry_point: str, params: dict[str, str]) -> "Run":
+        import mlflow
+        from mlflow.exceptions import ExecutionException
+
+        for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):  # exported by a user, they break nested runs
+            os.environ.pop(name, None)
+        try:
+            submitted = mlflow.run(
+                str(ROOT),
+                entry_point,
+                parameters=params,
+                experiment_id=self._main.run.info.experiment_id,
+                env_manager="local",  # this process's environment; a nested run would build its own
+                run_name=entry_point,
+                storage_dir=str(self._main.scratch),
+            )
+        except ExecutionException as error:
+            child = self._close(entry_point)
+            if not child:
+                raise StepError(f"{entry_point} could not be started: {' '.join(str(error).split())}") from None
+            cause = child.data.tags.get(ERROR_TAG, "its process ended without a word: killed, or out of memory")
+            raise StepError(f"{entry_point} failed (run {child.info.run_id}): {cause}") from None
+        except BaseException:
+            self._close(entry_point)
+            raise
+        return self._main.client.get_run(submitted.run_id)
+
+    def _close(self, entry_point: str) -> "Run | None":
+        """End every child that is still marked RUNNING; the latest child of the entry point."""
+        client = self._main.client
+        children = client.search_runs(
+            [self._main.run.info.experiment_id],
+            f"tags.`{PARENT_TAG}` = '{self._main.run_id}'",
+            order_by=["attributes.start_time DESC"],
+        )
+        for child in children:
+            if child.info.status == "RUNNING":
+                client.set_terminated(child.info.run_id, "FAILED")
+        return next((child for child in children if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)
