@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +77,25 @@ def check_architecture(config: dict[str, Any]) -> None:
     Raises:
         StepError: naming the file with that code.
     """
-    import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
     architecture = (config.get("architectures") or ["none"])[0]
     model_type = config.get("model_type", "none")
-    native = model_type in CONFIG_MAPPING_NAMES and architecture in dir(transformers)
-    if native and architecture.endswith("ForCausalLM"):
+    if architecture.endswith("ForCausalLM") and _defines(model_type, architecture):
         return
     code = [str(value).split("--")[-1].split(".")[0] + ".py" for value in (config.get("auto_map") or {}).values()]
     remote = f", and the code in {code[-1]} is never run" if code else ""
     raise StepError(
         f"config.json: architecture {architecture} (model type {model_type!r}) is not a causal language model that "
-        f"transformers {transformers.__version__} has natively{remote}: use a Phi3ForCausalLM checkpoint "
+        f"transformers {version('transformers')} has natively{remote}: use a Phi3ForCausalLM checkpoint "
         "(Phi-3-mini, Phi-3-medium, Phi-3.5-mini, Phi-4-mini)"
     )
+
+
+def _defines(model_type: str, architecture: str) -> bool:
+    """Whether the installed transformers' module of a model type defines a class; read, for importing takes seconds."""
+    (package,) = find_spec("transformers").submodule_search_locations
+    name = re.sub(r"\W", "_", model_type)
+    module = Path(package) / "models" / name / f"modeling_{name}.py"
+    return module.is_file() and f"\nclass {architecture}(" in module.read_text(encoding="utf-8")
 
 
 def read_weights(folder: Path) -> Weights:

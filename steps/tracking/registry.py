@@ -67,7 +67,8 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str
     """Logged model ID -> the latest version of the registered model that was made from it."""
     found: dict[str, Any] = {}
     for version in client.search_model_versions(f"name = '{registered_model}'"):
-        model_id = version.model_id
+        # The SQL store leaves model_id empty; the source says it there.
+        model_id = version.model_id or (version.source or "").removeprefix("models:/")
         if model_id and (model_id not in found or int(version.version) > int(found[model_id].version)):
             found[model_id] = version
     return found
