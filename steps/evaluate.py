@@ -4,6 +4,7 @@ With a registered model: its versions get their verdicts as tags, and the fastes
 """
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.errors import StepError
@@ -111,11 +112,17 @@ def _label(uri: str, info: "ModelInfo", taken: list[str]) -> str:
 
 
 def _log(step: Step, evaluation: dict, items: list[Item], reference: Measured, measured: dict[str, Measured]) -> None:
-    """Metrics of the run and of each logged model, the table of all answers, and last the evaluation itself."""
+    """Inputs, metrics of the run and of each logged model, the table of all answers, and last the evaluation itself."""
+    import mlflow
     import pandas as pd
+    from mlflow.entities import LoggedModelInput
 
-    answers = {"question": [item.question for item in items], "expected": [item.expected for item in items]}
-    answers["reference"] = reference.answers
+    place = evaluation["evalset"]["path"]
+    asked = pd.DataFrame({"question": [item.question for item in items], "expected": [item.expected for item in items]})
+    mlflow.log_input(mlflow.data.from_pandas(asked, source=place, name=Path(place).stem), context="evaluation")
+    model_ids = [entry["model_id"] for entry in evaluation["models"] if entry["model_id"]]
+    step.client.log_inputs(step.run_id, models=[LoggedModelInput(model_id) for model_id in model_ids])
+    answers = {"reference": reference.answers}
     for entry in evaluation["models"]:
         answers[entry["model"]] = measured[entry["uri"]].answers
         for metric, value in entry["metrics"].items():
@@ -123,7 +130,7 @@ def _log(step: Step, evaluation: dict, items: list[Item], reference: Measured, m
                 step.client.log_metric(
                     step.run_id, f"{metric}/{entry['model']}", value, model_id=entry["model_id"] or None
                 )
-    step.client.log_table(step.run_id, pd.DataFrame(answers), "answers.json")
+    step.client.log_table(step.run_id, asked.assign(**answers), "answers.json")
     step.log_json(evaluation, EVALUATION)
 
 

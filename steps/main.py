@@ -84,7 +84,10 @@ def _run_steps(pipeline: Pipeline, sections: dict[str, list[dict[str, str]]], na
 
 def _log_comparison(step: Step, evaluation: dict[str, Any]) -> None:
     import pandas as pd
+    from mlflow.entities import LoggedModelOutput
 
+    made = [LoggedModelOutput(entry["model_id"], 0) for entry in evaluation["models"]]
+    step.client.log_outputs(step.run_id, made)  # so that this run's page leads to the models
     step.client.log_table(step.run_id, pd.DataFrame([row(entry) for entry in evaluation["models"]]), "comparison.json")
     champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
     step.tag(champion=champion["model"] if champion else "none")

@@ -49,6 +49,7 @@ def text_table(rows: list[dict[str, str]], columns: tuple[str, ...] = COLUMNS) -
 
 
 def markdown_table(rows: list[dict[str, str]], columns: tuple[str, ...]) -> str:
-    """The same as Markdown."""
-    lines = [columns, ["---"] * len(columns), *([cells[column] for column in columns] for cells in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """The same as Markdown; MLflow's pages draw cells without any space between, so each ends in some."""
+    cells = [columns, *([row_[column] for column in columns] for row_ in rows)]
+    lines = [" | ".join(f"{cell}&emsp;" for cell in line) for line in cells]
+    return "\n".join(f"| {line} |" for line in [lines[0], " | ".join(["---"] * len(columns)), *lines[1:]])
