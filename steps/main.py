@@ -131,15 +131,21 @@ def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluatio
     for name, run, _ in pipeline.done:
         tags.setdefault(f"{name}_run", []).append(run.info.run_id)
     step.tag(profile=profile, **{key: ",".join(ids) for key, ids in tags.items()})
-    verdict = "not evaluated"
-    parts = [note] if note else []
+    verdict, parts = "not evaluated", []
     if evaluation:
-        champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
+        shown = [row(entry) for entry in evaluation["models"]]
+        champion = next((cells for cells, entry in zip(shown, evaluation["models"], strict=True) if entry["champion"]), None)
         verdict = f"champion: {champion['model']}" if champion else "no model passed every gate"
-        parts.append(f"### {verdict[0].upper()}{verdict[1:]}")
-        parts.append(markdown_table([row(entry) for entry in evaluation["models"]], COLUMNS))
+        figures = (
+            f", {champion['accuracy']} exact answers, {champion['agreement']} as in PyTorch, "
+            f"{champion['decode tok/s']} tokens/s in {champion['memory MB']} MB"
+            if champion
+            else ""
+        )
+        parts += [f"**{verdict[0].upper()}{verdict[1:]}**{figures}", markdown_table(shown, COLUMNS)]
     if rows:
-        parts += ["### Steps", markdown_table(rows, ("step", "run", "", "result"))]
+        parts += ["**Steps**", markdown_table(rows, ("step", "run", "", "result"))]
+    parts += [f"**Note**: {note}"] if note else []
     step.summarise(f"profile {profile}, {verdict}", "\n\n".join(parts))
 
 

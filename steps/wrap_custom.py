@@ -47,9 +47,9 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     }
     options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
     description = (
-        f"**{checkpoint['name']}** as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
+        f"{checkpoint['name']} as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
         f"Python model over ONNX Runtime GenAI; {size_text(size)}, neither torch nor transformers needed. "
-        f"Task `{task}`."
+        f"Task {task}."
     )
     import mlflow
     from mlflow.models import ModelSignature

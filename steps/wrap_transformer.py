@@ -39,9 +39,9 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
         "wrap_run": step.run_id,
     }
     description = (
-        f"**{source['name']}** in MLflow's `transformers` flavor (PyTorch, {facts['dtype']}), "
+        f"{source['name']} in MLflow's transformers flavor (PyTorch, {facts['dtype']}), "
         f"{facts['parameters'] / 1e6:,.1f}M parameters, context {facts['context_length']:,}, "
-        f"licence {manifest['licence']}. Task `{task}`."
+        f"licence {manifest['licence']}. Task {task}."
     )
     offline()
     import mlflow
