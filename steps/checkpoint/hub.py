@@ -12,8 +12,7 @@ from pathlib import Path
 from steps.checkpoint.inspect import ALLOWED, check_architecture, check_files, read_config
 from steps.disk import need_space
 from steps.errors import StepError
-
-_ATTEMPTS = 4  # a cut connection resumes where it stopped, so trying again is cheap
+_TRIES = 10
 
 
 def resolve_commit(repo: str, revision: str) -> str:
@@ -24,15 +23,7 @@ def resolve_commit(repo: str, revision: str) -> str:
     Raises:
         StepError: no such repository or revision, no access, or no connection and nothing cached.
     """
-    from huggingface_hub import HfApi, constants
-
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "refs" / revision
-    try:
-        return _explained(repo, revision, lambda: HfApi().model_info(repo, revision=revision).sha)
-    except NoConnection:
-        if cached.is_file():
-            return cached.read_text().strip()
-        raise
+    return _config(repo, revision, online=_reachable()).parent.name
 
 
 def fetch(repo: str, commit: str, bar_class: type | None = None) -> tuple[Path, dict[str, str]]:
@@ -47,35 +38,61 @@ def fetch(repo: str, commit: str, bar_class: type | None = None) -> tuple[Path, 
     Raises:
         StepError: as resolve_commit; or the checkpoint is refused; or the disk is too small.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
-    def info():
-        return HfApi().model_info(repo, revision=commit, files_metadata=True)
-
-    def download():
-        return snapshot_download(
-            repo, revision=commit, allow_patterns=list(ALLOWED), ignore_patterns=["*/*"], tqdm_class=bar_class
-        )
-
-    try:
-        files = {file.rfilename: file for file in _explained(repo, commit, info).siblings}
-    except NoConnection:  # everything may be here already
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            return Path(snapshot_download(repo, revision=commit, local_files_only=True)), {}
-        except LocalEntryNotFoundError:
-            raise NoConnection(_no_connection(repo)) from None
+    online = _reachable()
+    check_architecture(read_config(_config(repo, commit, online).parent))
+    if not online:  # everything may be here already
+        return Path(_explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))), {}
+    info = _explained(repo, commit, lambda: HfApi().model_info(repo, revision=commit, files_metadata=True))
+    files = {file.rfilename: file for file in info.siblings}
     check_files(files)
-    config = _explained(repo, commit, lambda: hf_hub_download(repo, "config.json", revision=commit))
-    check_architecture(read_config(Path(config).parent))
     wanted = [file for name, file in files.items() if is_allowed(name)]
     cache = Path(constants.HF_HUB_CACHE)
     blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
     missing = [f.size or 0 for f in wanted if not (blobs / (f.lfs.sha256 if f.lfs else f.blob_id or "-")).exists()]
     need_space(f"downloading {repo}", [(cache, sum(missing))])
-    folder = Path(_explained(repo, commit, download))
+    folder = _explained(repo, commit, lambda: _download(repo, commit, [file.rfilename for file in wanted], bar_class))
     return folder, {file.rfilename: file.lfs.sha256 for file in wanted if file.lfs}
+
+
+def _download(repo: str, commit: str, names: list[str], bar_class: type | None) -> Path:
+    """The client gives up where a connection is cut in the middle of a file; the next try resumes there."""
+    from huggingface_hub import snapshot_download
+    from requests.exceptions import ChunkedEncodingError
+
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return Path(snapshot_download(repo, revision=commit, allow_patterns=names, tqdm_class=bar_class))
+        except ChunkedEncodingError:
+            if not tries_left:
+                raise
+            time.sleep(1)
+
+
+def _config(repo: str, revision: str, online: bool) -> Path:
+    """config.json in the cache; the client resolves the revision and remembers what it named."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(
+        _explained(
+            repo, revision, lambda: hf_hub_download(repo, "config.json", revision=revision, local_files_only=not online)
+        )
+    )
+
+
+def _reachable() -> bool:
+    """Whether anybody answers at the hub's address; left to itself, the client tries for 24 seconds."""
+    import requests
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        requests.head(constants.ENDPOINT, timeout=10)
+    except requests.RequestException:
+        return False
+    return True
 
 
 def is_allowed(name: str) -> bool:
@@ -83,51 +100,43 @@ def is_allowed(name: str) -> bool:
     return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
 
 
-class NoConnection(StepError):
-    """The hub could not be reached."""
+def _explained(repo: str, revision: str, call: Callable):
+    """`call()`, with the hub's errors as one line each. The client tries again, and resumes, by itself.
+
+    Raises:
+        StepError: see the lines.
+    """
+    import requests
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except errors.GatedRepoError:
+        reason = f"{repo} is gated: accept its licence on the hub's page, then set HF_TOKEN to a token of that account"
+    except errors.RevisionNotFoundError:
+        reason = f"{repo} at revision {revision!r}: no such branch, tag or commit; give one that the repository has"
+    except errors.RepositoryNotFoundError:
+        reason = (
+            f"{repo}: the hub knows no such repository, or it is private: check owner/name, "
+            "and set HF_TOKEN if it is private"
+        )
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):  # the client's word for any failure to reach the hub
+            reason = _no_answer(repo, error.__cause__)
+        else:
+            reason = f"{repo} at revision {revision!r} has no config.json: it is not a transformers checkpoint"
+    except (requests.RequestException, errors.OfflineModeIsEnabled) as error:
+        reason = _no_answer(repo, error)
+    raise StepError(reason)
 
 
-def _no_connection(repo: str) -> str:
+def _no_answer(repo: str, error: BaseException | None) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"{repo}: the hub refused access ({status}): check that HF_TOKEN is valid"
+    if status is not None:
+        return f"{repo}: the hub answered {status}, again and again: try later"
     return (
         f"the hub cannot be reached for {repo} and its files are not all in the cache: check the network (HF_ENDPOINT "
         "names a mirror), or give a local folder as the source"
     )
-
-
-def _explained(repo: str, revision: str, call: Callable):
-    """`call()`, tried again when the connection breaks; the hub's errors as one line each."""
-    import requests
-    from huggingface_hub import errors
-
-    at = f"{repo} at revision {revision!r}"
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return call()
-        except errors.GatedRepoError:
-            raise StepError(
-                f"{repo} is gated: accept its licence on the hub's page, then set HF_TOKEN to a token of that account"
-            ) from None
-        except errors.RevisionNotFoundError:
-            raise StepError(f"{at}: no such branch, tag or commit; give one that the repository has") from None
-        except errors.RepositoryNotFoundError:
-            raise StepError(
-                f"{repo}: the hub knows no such repository, or it is private: check owner/name, "
-                "and set HF_TOKEN if it is private"
-            ) from None
-        except errors.EntryNotFoundError as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
-                raise NoConnection(_no_connection(repo)) from None
-            raise StepError(f"{at} has no config.json: it is not a transformers checkpoint") from None
-        except (errors.HfHubHTTPError, requests.RequestException, errors.OfflineModeIsEnabled, OSError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403):
-                raise StepError(f"{repo}: the hub refused access ({status}): check that HF_TOKEN is valid") from None
-            broken = isinstance(error, requests.RequestException) and (status is None or status >= 500)
-            if broken and attempt < _ATTEMPTS and not isinstance(error, errors.OfflineModeIsEnabled):
-                time.sleep(0.5 * 2**attempt)
-                continue
-            if status is not None:
-                raise StepError(f"{repo}: the hub answered {status} {attempt} times: try again later") from None
-            if broken or isinstance(error, ConnectionError | errors.OfflineModeIsEnabled):
-                raise NoConnection(_no_connection(repo)) from None
-            raise

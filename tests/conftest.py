@@ -1,0 +1,188 @@
+"""What the tests share: no network but loopback, a hub, a tracking server, and the pipeline run once."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "params" / "tiny-phi3"
+sys.path.insert(0, str(ROOT))
+
+# The guard is imported here for this process, and by every Python process that the tests start.
+sys.path.insert(0, str(ROOT / "tests" / "guard"))
+import sitecustomize  # noqa: E402
+
+sys.addaudithook(sitecustomize._guard)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "guard"), os.environ.get("PYTHONPATH", "")])
+for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+    os.environ.pop(name, None)
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+from tests.hub import Hub  # noqa: E402
+
+
+@dataclass
+class Result:
+    """What a person sees of a command: its exit code, and stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def error_lines(self) -> list[str]:
+        """Stderr without MLflow's own log lines and warnings."""
+        lines = [line for line in self.err.splitlines() if line.strip()]
+        return [line for line in lines if " INFO mlflow" not in line and " ERROR mlflow.cli" not in line]
+
+
+@dataclass
+class Project:
+    """A checkout of the project and a tracking store to run it against."""
+
+    root: Path
+    uri: str
+    home: Path
+
+    @property
+    def client(self):
+        """MLflow's client of the store."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri, self.uri)
+
+    def start(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen:
+        """`mlflow run` as a user starts it, in the environment of the tests, in a process group of its own."""
+        arguments = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "run", str(self.root), "-e", entry_point, "--env-manager", "local", *arguments],
+            cwd=self.home,
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
+        """Start and wait."""
+        process = self.start(entry_point, env, **params)
+        out, err = process.communicate(timeout=600)
+        return Result(process.returncode, out, err)
+
+    def runs(self, filter_string: str = "") -> list:
+        """All runs of the default experiment, the latest first."""
+        return self.client.search_runs(["0"], filter_string, order_by=["attributes.start_time DESC"])
+
+    def latest(self, entry_point: str):
+        """The latest run of an entry point."""
+        return self.runs(f"tags.`mlflow.project.entryPoint` = '{entry_point}'")[0]
+
+
+def checkout(target: Path) -> Path:
+    """A clone of the project as it stands, uncommitted changes included."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "As it stands"]):
+        subprocess.run([*git, *command], cwd=target, check=True)
+    return target
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The address of a real tracking server that proxies its artifacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+            + ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "store")],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5).read()
+            break
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((folder / "log").read_text()) from None
+            time.sleep(0.2)
+    yield url
+    os.killpg(process.pid, 15)
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, server) -> Project:
+    """A checkout against the tracking server, for the tests of the pipeline as a whole."""
+    return Project(checkout(tmp_path_factory.mktemp("project")), server, tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def cold(project) -> Result:
+    """The first `main` of that checkout: everything runs."""
+    result = project.run("main")
+    assert result.code == 0, result.err
+    return result
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory) -> Project:
+    """A checkout against a SQLite store in the user's folder, as `mlflow run` has it by default: for bad input."""
+    home = tmp_path_factory.mktemp("local")
+    return Project(checkout(tmp_path_factory.mktemp("checkout")), f"sqlite:///{home}/mlflow.db", home)
+
+
+@pytest.fixture(scope="session")
+def fetched(local) -> str:
+    """The ID of a finished fetch_model run in the local store."""
+    result = local.run("fetch_model", source="params/tiny-phi3")
+    assert result.code == 0, result.err
+    return local.latest("fetch_model").info.run_id
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub on loopback."""
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory) -> dict[str, Path]:
+    """The shipped checkpoint as ONNX: "genai int4", "genai int8", "genai fp32", "optimum fp32"."""
+    from steps.conversion.convert import convert
+
+    folders = {}
+    for exporter, precision in (("genai", "int4"), ("genai", "int8"), ("genai", "fp32"), ("optimum", "fp32")):
+        out = tmp_path_factory.mktemp("onnx") / f"{exporter}-{precision}"
+        convert(TINY, out, exporter, precision, "", "cpu")
+        folders[f"{exporter} {precision}"] = out
+    return folders
