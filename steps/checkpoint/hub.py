@@ -12,6 +12,7 @@ from pathlib import Path
 from steps.checkpoint.inspect import ALLOWED, check_architecture, check_files, read_config
 from steps.disk import need_space
 from steps.errors import StepError
+
 _TRIES = 10
 
 

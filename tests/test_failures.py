@@ -1,0 +1,202 @@
+"""Bad input and failure, through the command line: one clear line, a non-zero exit, no run left RUNNING."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.conftest import TINY, Project
+
+
+def assert_refused(project: Project, result, *parts: str) -> None:
+    """One line that holds the parts, an exit code, and every run closed."""
+    lines = result.error_lines()
+    assert result.code != 0
+    assert len(lines) == 1, result.err
+    for part in parts:
+        assert part in lines[0]
+    assert project.runs("attributes.status = 'RUNNING'") == []
+
+
+NOWHERE = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "params", "parts"),
+    [
+        ("main", {"profile": "tinny"}, ["main: profile is 'tinny'; did you mean 'tiny'"]),
+        ("main", {"steps": "fetch"}, ["steps is 'fetch'; did you mean 'fetch_model'"]),
+        ("main", {"reuse": "maybe"}, ["reuse is 'maybe'"]),
+        ("main", {"proflie": "tiny"}, ["parameter 'proflie' is unknown to main; did you mean 'profile'"]),
+        ("fetch_model", {"source": "no-such-folder"}, ["source is 'no-such-folder'; expected a hub repository"]),
+        ("fetch_model", {"source": "runs:/" + NOWHERE + "/x"}, ["cannot be read"]),
+        ("fetch_model", {"source": "params/tiny-phi3", "adapter": "a/b"}, ["adapter is 'a/b'"]),
+        ("convert_onnx", {"checkpoint_run": "latest"}, ["checkpoint_run is 'latest'; expected the run ID"]),
+        ("convert_onnx", {"checkpoint_run": NOWHERE}, ["no such run in this tracking store"]),
+        ("convert_onnx", {"checkpoint_run": NOWHERE, "precision": "fp16"}, ["precision is 'fp16'", "int4, int8, fp32"]),
+        ("wrap_transformer", {"checkpoint_run": NOWHERE, "task": "llm/v1/chats"}, ["did you mean 'llm/v1/chat'"]),
+        ("evaluate", {"models": "models:/x/1", "reference_run": NOWHERE, "evalset": "no.jsonl"}, ["no.jsonl"]),
+    ],
+)
+def test_bad_values(local, entry_point, params, parts):
+    assert_refused(local, local.run(entry_point, **params), *parts)
+
+
+def test_another_steps_run(local, fetched):
+    result = local.run("wrap_custom", onnx_run=fetched)
+    assert_refused(local, result, f"onnx_run is '{fetched}', a fetch_model run; expected a convert_onnx run")
+
+
+def test_an_unfinished_run(local, fetched):
+    local.run("fetch_model", source="no-such-folder")
+    failed = local.latest("fetch_model").info.run_id
+    assert_refused(local, local.run("convert_onnx", checkpoint_run=failed), "which is FAILED; expected FINISHED")
+
+
+def test_a_model_that_is_none(local, fetched):
+    result = local.run("evaluate", models="models:/nothing@champion", reference_run=fetched)
+    assert_refused(local, result, "'models:/nothing@champion' is not an MLflow model")
+
+
+def edited_manifest(local: Project, fetched: str, edit) -> str:
+    """A finished fetch_model run with a manifest that was changed."""
+    manifest = json.loads(
+        (local.home / "mlruns" / "0" / fetched / "artifacts" / "checkpoint" / "manifest.json").read_text()
+    )
+    run = local.client.create_run("0", tags={"mlflow.project.entryPoint": "fetch_model"})
+    local.client.log_text(run.info.run_id, edit(manifest), "checkpoint/manifest.json")
+    local.client.set_terminated(run.info.run_id)
+    return run.info.run_id
+
+
+def test_a_corrupted_manifest(local, fetched):
+    run = edited_manifest(local, fetched, lambda manifest: json.dumps(manifest)[:100])
+    assert_refused(local, local.run("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read")
+
+
+def test_a_manifest_that_says_another_hash(local, fetched):
+    def edit(manifest: dict) -> str:
+        entry = next(entry for entry in manifest["files"] if entry["path"] == "tokenizer.json")
+        entry["sha256"] = "0" * 64
+        return json.dumps(manifest)
+
+    result = local.run("wrap_transformer", checkpoint_run=edited_manifest(local, fetched, edit))
+    assert_refused(local, result, "tokenizer.json in", "SHA-256")
+
+
+def test_a_conversion_larger_than_the_disk(local, fetched):
+    def edit(manifest: dict) -> str:
+        manifest["architecture"]["parameters"] = 10**18
+        return json.dumps(manifest)
+
+    result = local.run("convert_onnx", checkpoint_run=edited_manifest(local, fetched, edit))
+    assert_refused(local, result, "converting tiny-phi3 to int4 needs", "TB", "free")
+
+
+def test_a_checkpoint_that_changed_after_it_was_fetched(local, tmp_path):
+    folder = shutil.copytree(TINY, tmp_path / "mine")
+    assert local.run("fetch_model", source=str(folder)).code == 0
+    (folder / "generation_config.json").write_text("{}")
+    result = local.run("convert_onnx", checkpoint_run=local.latest("fetch_model").info.run_id)
+    assert_refused(local, result, "generation_config.json in", "run fetch_model again")
+    assert [a.path for a in local.client.list_artifacts(local.latest("convert_onnx").info.run_id)] == ["logs"]
+
+
+def test_a_step_that_fails_fails_main_with_its_cause(local, tmp_path):
+    """The int4 conversion of a head size that the CPU kernel does not take is found out while it runs."""
+    folder = shutil.copytree(TINY, local.root / "params" / "broken")
+    config = json.loads((folder / "config.json").read_text()) | {"rms_norm_eps": 10.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    profile = (local.root / "params" / "tiny.yaml").read_text().replace("params/tiny-phi3", "params/broken")
+    (local.root / "params" / "broken.yaml").write_text(profile.replace("tiny-qa", "no-such-set"))
+    assert_refused(local, local.run("main", profile="broken"), "no-such-set.jsonl cannot be read")
+
+    (local.root / "params" / "broken.yaml").write_text(profile)
+    (folder / "tokenizer.json").write_text("{}")
+    result = local.run("main", profile="broken", steps="fetch_model,convert_onnx")
+    assert_refused(local, result, "main: convert_onnx failed (run ")
+    run_id = re.search(r"run ([0-9a-f]{32})", result.err)[1]
+    run = local.client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"]
+    assert {a.path for a in local.client.list_artifacts(run_id, "logs")} == {"logs/traceback.txt", "logs/output.log"}
+
+
+def test_a_step_that_is_left_out_and_was_never_run(local):
+    (local.root / "params" / "other.yaml").write_text(
+        (local.root / "params" / "tiny.yaml").read_text().replace("int4", "int8")
+    )
+    result = local.run("main", profile="other", steps="fetch_model,evaluate")
+    assert_refused(local, result, "steps leaves out convert_onnx")
+
+
+def wait_for_child(local: Project, entry_point: str, process) -> str:
+    """Wait until main runs the step; the child's run ID."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        running = local.runs(f"attributes.status = 'RUNNING' and tags.`mlflow.project.entryPoint` = '{entry_point}'")
+        if running:
+            return running[0].info.run_id
+        time.sleep(0.1)
+    raise AssertionError(process.communicate())
+
+
+def pids(module: str) -> list[int]:
+    """The processes that run `python -m MODULE`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            command = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\0") if entry.isdigit() else []
+        except OSError:
+            continue
+        if module.encode() in command and b"python" in command[0]:
+            found.append(int(entry))
+    return found
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM to mlflow alone", "kill -9 of the step"])
+def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reused(local, fetched, how):
+    process = local.start("main")
+    child = wait_for_child(local, "convert_onnx", process)
+    time.sleep(2)  # well into its work
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    elif how == "SIGTERM to mlflow alone":
+        (main,) = pids("steps.main")
+        os.kill(main, signal.SIGTERM)
+    else:
+        (step,) = pids("steps.convert_onnx")
+        os.kill(step, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert local.runs("attributes.status = 'RUNNING'") == []
+    assert pids("steps.convert_onnx") == pids("steps.main") == []
+    assert local.client.get_run(child).info.status in ("FAILED", "KILLED")
+    assert [a.path for a in local.client.list_artifacts(child) if a.path != "logs"] == []
+    if how == "kill -9 of the step":
+        assert f"main: convert_onnx failed (run {child}): its process ended without a word" in err
+    else:
+        assert "main: interrupted" in err
+        assert "Traceback" not in err.split("main: interrupted")[0]
+    again = local.run("main", steps="fetch_model")
+    assert again.code == 0
+    assert re.match(r"fetch_model +reused", again.out)
+
+
+def test_a_token_is_in_no_run(local, hub, tmp_path):
+    from tests.hub import Repo
+
+    hub.repos["somebody/gated"] = Repo({path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "c" * 40}, True)
+    env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "wrong-planted-secret"}
+    assert_refused(local, local.run("fetch_model", env, source="somebody/gated"), "is gated")
+    env["HF_TOKEN"] = "right-token"
+    assert local.run("fetch_model", env, source="somebody/gated").code == 0
+    run = local.latest("fetch_model")
+    assert run.data.tags["checkpoint_commit"] == "c" * 40
+    for secret in (b"wrong-planted-secret", b"right-token", hub.url.encode()):
+        for file in [path for path in local.home.rglob("*") if path.is_file() and "hf" not in path.parts]:
+            assert secret not in file.read_bytes(), (secret, file)

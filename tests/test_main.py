@@ -1,0 +1,295 @@
+"""The whole pipeline, as a user runs it, against a real tracking server: once cold, then what comes after."""
+
+import json
+import re
+import subprocess
+
+import mlflow
+import pytest
+
+from steps.tracking.project import STEPS
+from tests.conftest import ROOT, TINY
+
+pytestmark = pytest.mark.usefixtures("cold")
+
+
+@pytest.fixture(scope="module")
+def parent(project, cold):
+    """The first main run."""
+    return project.latest("main")
+
+
+@pytest.fixture(scope="module")
+def children(project, parent):
+    """Entry point -> its run under the first main."""
+    runs = project.runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return {run.data.tags["mlflow.project.entryPoint"]: run for run in runs}
+
+
+@pytest.fixture(scope="module")
+def evaluation(project, children):
+    """evaluation.json of the first main."""
+    return mlflow.artifacts.load_dict(children["evaluate"].info.artifact_uri + "/evaluation.json")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(project):
+    """This process talks to the same server."""
+    mlflow.set_tracking_uri(project.uri)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+def test_every_step_is_a_finished_run_under_main(parent, children):
+    assert parent.info.status == "FINISHED"
+    assert sorted(children) == sorted(STEPS)
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+
+
+def test_a_line_a_step_and_a_table_and_nothing_else(cold):
+    lines = cold.out.splitlines()
+    for name, line in zip(STEPS, lines, strict=False):
+        assert re.fullmatch(rf"{name} +\d+\.\d s  [0-9a-f]{{32}}  .+", line)
+    assert re.match(r"model +accuracy +agreement +TTFT ms +decode tok/s +memory MB +size MB +verdict", lines[6])
+    assert lines[10].startswith("look   http://127.0.0.1")
+    assert "mlflow models serve -m models:/tiny-phi3@champion" in lines[11]
+    assert lines[-1].startswith("main ")
+    assert cold.error_lines() == []
+
+
+def test_steps_hand_over_run_ids_and_model_uris(children):
+    fetch, convert = children["fetch_model"].info.run_id, children["convert_onnx"].info.run_id
+    assert children["convert_onnx"].data.params["checkpoint_run"] == fetch
+    assert children["wrap_transformer"].data.params["checkpoint_run"] == fetch
+    assert children["wrap_custom"].data.params["onnx_run"] == convert
+    uris = [children[name].data.tags["model_uri"] for name in ("wrap_transformer", "wrap_custom")]
+    assert children["evaluate"].data.params["models"] == ",".join(uris)
+
+
+def test_the_models_are_right_and_measured(evaluation):
+    assert [entry["model"] for entry in evaluation["models"]] == ["transformers-bfloat16", "onnx-genai-int4"]
+    for entry in evaluation["models"]:
+        metrics = entry["metrics"]
+        assert metrics["accuracy"] == 1.0
+        assert metrics["agreement"] == 1.0
+        assert metrics["decode_tokens_per_s"] > 0
+        assert len(entry["samples"]["ttft_s"]) == len(entry["samples"]["decode_s_and_tokens"]) >= 3
+        assert entry["failed_gates"] == []
+    assert evaluation["environment"]["packages"]["onnxruntime-genai"]
+
+
+def test_the_champion_is_the_fastest_that_passed(project, evaluation):
+    fastest = max(evaluation["models"], key=lambda entry: entry["metrics"]["decode_tokens_per_s"])
+    assert fastest["champion"]
+    version = project.client.get_model_version_by_alias("tiny-phi3", "champion")
+    assert str(version.version) == str(fastest["version"])
+
+
+def test_each_wrapper_is_a_version_that_explains_itself(project, children):
+    versions = project.client.search_model_versions("name = 'tiny-phi3'")
+    found = {version.tags["wrapper"]: version for version in versions}
+    assert sorted(found) == ["onnx-genai", "transformers"]
+    assert found["onnx-genai"].tags["precision"] == "int4"
+    assert found["transformers"].tags["precision"] == "bfloat16"
+    for version in versions:
+        assert version.tags["checkpoint_run"] == children["fetch_model"].info.run_id
+        assert version.tags["evaluation_run"] == children["evaluate"].info.run_id
+        assert version.tags["gates"] == "passed"
+        assert "tiny-phi3" in version.description
+
+
+def test_the_parents_page_explains_the_whole(project, parent, children, evaluation):
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("**Champion: ")
+    for run in children.values():
+        assert f"runs/{run.info.run_id})" in note
+    assert parent.data.tags["profile"] == "tiny"
+    assert parent.data.tags["convert_onnx_run"] == children["convert_onnx"].info.run_id
+    champion = next(entry for entry in evaluation["models"] if entry["champion"])
+    assert parent.data.metrics["champion/accuracy"] == champion["metrics"]["accuracy"]
+    table = mlflow.artifacts.load_dict(f"{parent.info.artifact_uri}/comparison.json")
+    assert [row[0] for row in table["data"]] == ["transformers-bfloat16", "onnx-genai-int4"]
+
+
+def test_chatter_is_in_the_steps_log(children):
+    log = mlflow.artifacts.load_text(children["convert_onnx"].info.artifact_uri + "/logs/output.log")
+    assert "Saving GenAI config" in log
+
+
+def test_the_artifact_store_holds_the_checkpoint_once_and_the_onnx_twice(project, children):
+    sizes = {}
+    for run in children.values():
+        for file in _walk(run.info.artifact_uri):
+            sizes[file] = file
+    models = [children[name].data.tags["model_uri"] for name in ("wrap_transformer", "wrap_custom")]
+    checkpoint = sum(path.stat().st_size for path in TINY.iterdir())
+    onnx = mlflow.artifacts.load_dict(children["convert_onnx"].info.artifact_uri + "/conversion.json")["size_bytes"]
+    store = _size(children["convert_onnx"].info.artifact_uri) + sum(_size(uri) for uri in models)
+    store += sum(_size(children[name].info.artifact_uri) for name in ("fetch_model", "evaluate"))
+    assert store <= checkpoint + 2 * onnx + 300_000  # reports, code, and the flavor's second copy of the tokenizer
+
+
+def _walk(uri: str) -> list:
+    return mlflow.artifacts.list_artifacts(artifact_uri=uri)
+
+
+def _size(uri: str) -> int:
+    from pathlib import Path
+
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_the_checkout_stays_clean(project):
+    status = subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=project.root, capture_output=True, text=True)
+    assert [line for line in status.stdout.splitlines() if "__pycache__" not in line] == []
+
+
+def test_requirements_hold_what_is_needed_and_no_more(children):
+    def requirements(name: str) -> list[str]:
+        text = mlflow.artifacts.load_text(children[name].data.tags["model_uri"] + "/requirements.txt")
+        return [line.partition("==")[0] for line in text.split()]
+
+    assert requirements("wrap_transformer") == ["mlflow", "torch", "transformers"]
+    assert requirements("wrap_custom") == ["mlflow", "onnxruntime", "onnxruntime-genai"]
+
+
+QUESTIONS = [
+    {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    {"messages": [{"role": "user", "content": "Count from 1 to 30."}], "max_tokens": 9},
+    {"messages": [{"role": "user", "content": "What is 7 plus 8?"}], "max_tokens": 2},
+    {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 3 plus 4?"}]},
+    {"messages": [{"role": "user", "content": "What is 7 plus 8?"}], "temperature": 0.0},
+]
+
+
+def test_both_wrappers_answer_alike_field_by_field(children):
+    """The two are asked in processes of their own, as a user loads them: one needs torch and the other must not."""
+    answers = {name: _ask(children[name].data.tags["model_uri"]) for name in ("wrap_transformer", "wrap_custom")}
+    for first, second in zip(answers["wrap_transformer"]["answers"], answers["wrap_custom"]["answers"], strict=True):
+        for field in ("id", "created"):
+            assert type(first.pop(field)) is type(second.pop(field))
+        assert first == second
+        assert json.dumps(first) == json.dumps(second), "the order of the fields too"
+    assert answers["wrap_custom"]["heavy"] == []
+    assert answers["wrap_custom"]["warnings"] == []
+
+
+def _ask(uri: str) -> dict:
+    import os
+    import sys
+
+    script = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, pandas as pd
+questions = json.loads(sys.argv[2])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = mlflow.pyfunc.load_model(sys.argv[1])
+    answers = [answer for question in questions for answer in model.predict(question)]
+    answers += model.predict(pd.DataFrame([{"messages": q["messages"]} for q in questions]))
+heavy = sorted({"torch", "transformers", "optimum"} & set(sys.modules))
+ours = [str(w.message) for w in caught if "chat" in str(w.filename)]
+print(json.dumps({"answers": answers, "heavy": heavy, "warnings": ours}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri, json.dumps(QUESTIONS)],
+        cwd="/",
+        env=os.environ | {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_second_main_reuses_everything_and_starts_nothing(project, children):
+    before = len(project.runs())
+    result = project.run("main")
+    assert result.code == 0, result.err
+    assert len(project.runs()) == before + 1, "the new main run and no child"
+    for name in STEPS:
+        assert re.search(rf"^{name} +reused  {children[name].info.run_id}", result.out, re.MULTILINE)
+    assert "onnx-genai-int4" in result.out
+
+
+def test_reuse_false_runs_a_step_again(project, children):
+    result = project.run("main", steps="fetch_model", reuse="false")
+    assert result.code == 0, result.err
+    assert re.match(r"fetch_model +\d", result.out)
+    assert project.latest("fetch_model").info.run_id != children["fetch_model"].info.run_id
+
+
+def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
+    evalset = tmp_path / "set.jsonl"
+    evalset.write_text('{"messages": [{"role": "user", "content": "What is 1 plus 1?"}], "expected": "2"}\n')
+    result = project.run(
+        "evaluate",
+        models="models:/tiny-phi3@champion",
+        reference_run=children["fetch_model"].info.run_id,
+        evalset=str(evalset),
+    )
+    assert result.code == 0, result.err
+    assert re.match(r"evaluate +\d+\.\d s  [0-9a-f]{32}  1 models on 1 questions, champion: onnx-genai-int4", result.out)
+
+
+def test_no_version_keeps_the_alias_when_none_passes(project, children, tmp_path):
+    (tmp_path / "gates.yaml").write_text("ttft_ms: {max: 0}\n")
+    evalset = tmp_path / "set.jsonl"
+    evalset.write_text('{"messages": [{"role": "user", "content": "What is 1 plus 1?"}], "expected": "2"}\n')
+    result = project.run(
+        "evaluate",
+        models=children["wrap_custom"].data.tags["model_uri"],
+        reference_run=children["fetch_model"].info.run_id,
+        evalset=str(evalset),
+        gates=str(tmp_path / "gates.yaml"),
+        registered_model="tiny-phi3",
+    )
+    assert result.code == 0, result.err
+    assert "no champion: no model passed every gate" in result.out
+    assert project.client.get_registered_model("tiny-phi3").aliases == {}
+    tags = project.client.search_model_versions("name = 'tiny-phi3'", order_by=["version_number DESC"])[0].tags
+    assert tags["gates"].startswith("ttft_ms ")
+
+
+def test_optimums_onnx_becomes_a_model_that_answers(project, children):
+    fetch = children["fetch_model"].info.run_id
+    converted = project.run("convert_onnx", checkpoint_run=fetch, exporter="optimum", precision="fp32")
+    assert converted.code == 0, converted.err
+    wrapped = project.run("wrap_custom", onnx_run=project.latest("convert_onnx").info.run_id)
+    assert wrapped.code == 0, wrapped.err
+    assert "onnx-optimum, fp32" in wrapped.out
+    answers = _ask(project.latest("wrap_custom").data.tags["model_uri"])
+    assert answers["answers"][0]["choices"][0]["message"]["content"] == "Paris"
+    assert answers["heavy"] == []
+
+
+def test_mlflows_own_flavor_still_refuses_optimums_model(converted):
+    """The gap that the custom wrapper closes; when this fails, the README's reason for it is gone."""
+    from optimum.onnxruntime import ORTModelForCausalLM
+    from transformers import AutoTokenizer, pipeline
+
+    folder = converted["optimum fp32"]
+    model = ORTModelForCausalLM.from_pretrained(folder)
+    generator = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+    with pytest.raises(mlflow.exceptions.MlflowException, match="name_or_path"):
+        mlflow.transformers.save_model(generator, "/nowhere", pip_requirements=["mlflow"])
+
+
+def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):
+    with (project.root / "steps" / "evaluation" / "gates.py").open("a") as file:
+        file.write("# edited\n")
+    result = project.run("main", steps="convert_onnx,wrap_transformer,wrap_custom,evaluate")
+    assert result.code == 0, result.err
+    took = dict(re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE))
+    assert [took[name] for name in STEPS[:4]] == ["reused"] * 4
+    assert took["evaluate"] != "reused"
+
+
+def test_the_readme_names_every_entry_point():
+    from steps.tracking.project import entry_points
+
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in entry_points() if f"`{name}`" not in readme] == []
