@@ -25,6 +25,7 @@ sys.addaudithook(sitecustomize._guard)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "guard"), os.environ.get("PYTHONPATH", "")])
 for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
     os.environ.pop(name, None)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is this one
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from tests.hub import Hub  # noqa: E402

@@ -158,14 +158,14 @@ def pids(module: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM to mlflow alone", "kill -9 of the step"])
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM to main", "kill -9 of the step"])
 def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reused(local, fetched, how):
     process = local.start("main")
     child = wait_for_child(local, "convert_onnx", process)
     time.sleep(2)  # well into its work
     if how == "Ctrl-C":
         os.killpg(process.pid, signal.SIGINT)
-    elif how == "SIGTERM to mlflow alone":
+    elif how == "SIGTERM to main":
         (main,) = pids("steps.main")
         os.kill(main, signal.SIGTERM)
     else:
@@ -178,7 +178,7 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     assert local.client.get_run(child).info.status in ("FAILED", "KILLED")
     assert [a.path for a in local.client.list_artifacts(child) if a.path != "logs"] == []
     if how == "kill -9 of the step":
-        assert f"main: convert_onnx failed (run {child}): its process ended without a word" in err
+        assert f"main: convert_onnx failed (run {child}): its process ended without a word" in err, err
     else:
         assert "main: interrupted" in err
         assert "Traceback" not in err.split("main: interrupted")[0]
