@@ -38,7 +38,7 @@ def test_its_script_makes_its_tokenizer_byte_for_byte_and_its_architecture(tmp_p
 def test_its_script_learns(tmp_path):
     """A hundred steps are not enough to answer everything, but enough to answer some; none do before."""
     torch.manual_seed(0)
-    pairs = train_tiny_phi3.read_pairs()[:16]
+    pairs = train_tiny_phi3.read_pairs()[-16:]  # sums, and the long answers
     tokenizer = train_tiny_phi3.train_tokenizer([text for pair in train_tiny_phi3.read_pairs() for text in pair])
     model = train_tiny_phi3.new_model(tokenizer)
     assert train_tiny_phi3.exact_answers(model, tokenizer, pairs) == 0
