@@ -56,6 +56,7 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
 
     package = Path(chat.__file__).parent
+    sys.dont_write_bytecode = True  # loading the model below would leave its bytecode in the artifact store
     sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
     with step.console.phase("logging the model"):
         info = mlflow.pyfunc.log_model(

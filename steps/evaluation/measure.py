@@ -72,6 +72,7 @@ def measure(
             [sys.executable, str(WORKER), str(job), str(result), str(writer)],
             pass_fds=(writer,),
             cwd=folder,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # the model's code may lie in the artifact store
             stdin=subprocess.DEVNULL,
         )
         os.close(writer)
