@@ -20,9 +20,7 @@ def check(params: dict[str, str]) -> None:
     check_choice(params["exporter"], params["precision"], params["device"], params["options"])
 
 
-def convert_onnx(
-    step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str
-) -> None:
+def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str) -> None:
     """Convert aside, compare with the checkpoint, then log."""
     folder, manifest = verified_checkpoint(step, "checkpoint_run")
     _check_device(device)

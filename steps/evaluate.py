@@ -34,9 +34,7 @@ def check(params: dict[str, str]) -> None:
     read_gates(ROOT / params["gates"])
 
 
-def evaluate(
-    step: Step, models: str, reference_run: str, evalset: str, gates: str, registered_model: str
-) -> None:
+def evaluate(step: Step, models: str, reference_run: str, evalset: str, gates: str, registered_model: str) -> None:
     """Answer the evaluation set with each model and with PyTorch; measure, judge, record."""
     del reference_run  # read by name below
     items, limits = read_evalset(ROOT / evalset), read_gates(ROOT / gates)

@@ -48,7 +48,9 @@ def fetch_model(step: Step, source: str, revision: str, adapter: str) -> None:
         manifest = build_manifest(folder, bar.update)
     for entry in manifest["files"]:
         if stated.get(entry["path"], entry["sha256"]) != entry["sha256"]:
-            raise StepError(f"{entry['path']} is not what the hub says it is (SHA-256): delete it from the cache, rerun")
+            raise StepError(
+                f"{entry['path']} is not what the hub says it is (SHA-256): delete it from the cache, rerun"
+            )
     commit = step.params["revision"]
     manifest = {"source": {"kind": place.kind, "location": source, "name": place.name, "commit": commit}} | manifest
     step.log_json(manifest, MANIFEST)

@@ -114,8 +114,7 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     return [
         *lines,
         f"serve  MLFLOW_TRACKING_URI={shlex.quote(store)} mlflow models serve -m {uri} --env-manager uv -p 5001",
-        f"ask    curl -H 'Content-Type: application/json' -d {shlex.quote(question)} "
-        "http://127.0.0.1:5001/invocations",
+        f"ask    curl -H 'Content-Type: application/json' -d {shlex.quote(question)} http://127.0.0.1:5001/invocations",
     ]
 
 
@@ -134,7 +133,9 @@ def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluatio
     verdict, parts = "not evaluated", []
     if evaluation:
         shown = [row(entry) for entry in evaluation["models"]]
-        champion = next((cells for cells, entry in zip(shown, evaluation["models"], strict=True) if entry["champion"]), None)
+        champion = next(
+            (cells for cells, entry in zip(shown, evaluation["models"], strict=True) if entry["champion"]), None
+        )
         verdict = f"champion: {champion['model']}" if champion else "no model passed every gate"
         figures = (
             f", {champion['accuracy']} exact answers, {champion['agreement']} as in PyTorch, "

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from steps.disk import need_space, size_text
 from steps.checkpoint.manifest import total_size
+from steps.disk import need_space, size_text
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id, local_store
 from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, offline, publish

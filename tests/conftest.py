@@ -64,7 +64,18 @@ class Project:
         """`mlflow run` as a user starts it, in the environment of the tests, in a process group of its own."""
         arguments = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
         return subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "run", str(self.root), "-e", entry_point, "--env-manager", "local", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "run",
+                str(self.root),
+                "-e",
+                entry_point,
+                "--env-manager",
+                "local",
+                *arguments,
+            ],
             cwd=self.home,
             env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | (env or {}),
             stdout=subprocess.PIPE,
@@ -118,7 +129,12 @@ def server(tmp_path_factory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-            + ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "store")],
+            + [
+                "--backend-store-uri",
+                f"sqlite:///{folder}/mlflow.db",
+                "--artifacts-destination",
+                str(folder / "store"),
+            ],
             cwd=folder,
             stdout=log,
             stderr=log,

@@ -90,7 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         repo, commit = found
         siblings = []
         for path, content in repo.files.items():
-            entry = {"rfilename": path, "size": repo.declared_sizes.get(path, len(content)), "blobId": _git_sha(content)}
+            entry = {
+                "rfilename": path,
+                "size": repo.declared_sizes.get(path, len(content)),
+                "blobId": _git_sha(content),
+            }
             if path.endswith(".safetensors"):
                 entry["lfs"] = {"sha256": _sha(content), "size": entry["size"], "pointerSize": 130}
             siblings.append(entry)

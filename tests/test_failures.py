@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -148,13 +149,13 @@ def wait_for_child(local: Project, entry_point: str, process) -> str:
 def pids(module: str) -> list[int]:
     """The processes that run `python -m MODULE`."""
     found = []
-    for entry in os.listdir("/proc"):
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\0") if entry.isdigit() else []
-        except OSError:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended
             continue
         if module.encode() in command and b"python" in command[0]:
-            found.append(int(entry))
+            found.append(int(entry.name))
     return found
 
 
@@ -190,7 +191,9 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
 def test_a_token_is_in_no_run(local, hub, tmp_path):
     from tests.hub import Repo
 
-    hub.repos["somebody/gated"] = Repo({path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "c" * 40}, True)
+    hub.repos["somebody/gated"] = Repo(
+        {path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "c" * 40}, True
+    )
     env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "wrong-planted-secret"}
     assert_refused(local, local.run("fetch_model", env, source="somebody/gated"), "is gated")
     env["HF_TOKEN"] = "right-token"

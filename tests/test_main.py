@@ -132,7 +132,9 @@ def _size(uri: str) -> int:
 
 
 def test_the_checkout_stays_clean(project):
-    status = subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=project.root, capture_output=True, text=True)
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored"], cwd=project.root, capture_output=True, text=True
+    )
     assert [line for line in status.stdout.splitlines() if "__pycache__" not in line] == []
 
 
@@ -223,7 +225,9 @@ def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
         evalset=str(evalset),
     )
     assert result.code == 0, result.err
-    assert re.match(r"evaluate +\d+\.\d s  [0-9a-f]{32}  1 models on 1 questions, champion: onnx-genai-int4", result.out)
+    assert re.match(
+        r"evaluate +\d+\.\d s  [0-9a-f]{32}  1 models on 1 questions, champion: onnx-genai-int4", result.out
+    )
 
 
 def test_no_version_keeps_the_alias_when_none_passes(project, children, tmp_path):

@@ -8,7 +8,7 @@ its set and nothing else.
 Usage: python tests/train_tiny_phi3.py OUT [--steps N]
 
 Takes about two minutes on 2 cores. Exits with an error, and writes nothing, unless the trained model answers the whole
-set exactly. The same torch, CPU type and thread count give the same bytes; elsewhere rounding differs, the answers don't.
+set exactly. The same torch, CPU type and thread count give the same bytes; elsewhere rounding differs.
 """
 
 import argparse
@@ -134,9 +134,7 @@ def exact_answers(model, tokenizer, pairs: list[tuple[str, str]]) -> float:
     right = 0
     for question, answer in pairs:
         prompt = torch.tensor([encode(tokenizer, question)])
-        output = model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False
-        )
+        output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False)
         right += tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True) == answer
     return right / len(pairs)
 

@@ -39,9 +39,7 @@ class Engine:
         settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self.context_length: int = settings["model"]["context_length"]
         config = og.Config(str(folder))
-        config.overlay(
-            json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": self.threads}}}})
-        )
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": self.threads}}}}))
         self._model = og.Model(config)
         self._tokenizer = og.Tokenizer(self._model)
         self._lock = threading.Lock()  # the runtime's objects may not be used by two threads at once
@@ -59,7 +57,9 @@ class Engine:
         try:
             prompt = self._tokenizer.apply_chat_template(json.dumps(request.messages), add_generation_prompt=True)
         except Exception as error:  # the binding raises bare exceptions
-            raise MlflowException.invalid_parameter_value(f"messages: the chat template refuses them: {error}") from None
+            raise MlflowException.invalid_parameter_value(
+                f"messages: the chat template refuses them: {error}"
+            ) from None
         ids = self._tokenizer.encode(prompt)
         if len(ids) >= self.context_length:
             raise MlflowException.invalid_parameter_value(

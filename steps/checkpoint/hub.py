@@ -44,7 +44,9 @@ def fetch(repo: str, commit: str, bar_class: type | None = None) -> tuple[Path, 
     online = _reachable()
     check_architecture(read_config(_config(repo, commit, online).parent))
     if not online:  # everything may be here already
-        return Path(_explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))), {}
+        return Path(
+            _explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))
+        ), {}
     info = _explained(repo, commit, lambda: HfApi().model_info(repo, revision=commit, files_metadata=True))
     files = {file.rfilename: file for file in info.siblings}
     check_files(files)

@@ -14,8 +14,8 @@ from steps.errors import StepError
 PROMPTS = ("What is the capital of France?", "Count from 1 to 10.")
 NEW_TOKENS = 8
 # The largest error of the logits that is right for a precision: root mean square difference to PyTorch's over their
-# standard deviation, at the worst position. Measured on the shipped model: fp32 6e-7, int8 0.012, int4 0.11; a head that
-# reads the wrong layer, 0.5 to 1.1, though it finds the same tokens.
+# standard deviation, at the worst position. Measured on the shipped model: fp32 6e-7, int8 0.012, int4 0.11; a head
+# that reads the wrong layer, 0.5 to 1.1, though it finds the same tokens.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.1, "int4": 0.4}
 _LOW_PRECISION_REFERENCE = 0.1  # where memory allows no float32 reference
 

@@ -83,7 +83,8 @@ def run(job: dict[str, Any], progress_fd: int) -> dict[str, Any]:
         "answers": answers,
         "load_s": load_s,
         "size_bytes": model.size_bytes,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024),
         "ttft_s": ttft_s,
         "decode": decode,
     }

@@ -74,9 +74,7 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str
     return found
 
 
-def move_champion(
-    client: "MlflowClient", registered_model: str, champion: str | None, evaluated: list[str]
-) -> None:
+def move_champion(client: "MlflowClient", registered_model: str, champion: str | None, evaluated: list[str]) -> None:
     """Put the alias `champion` on a version, or take it away.
 
     Args:

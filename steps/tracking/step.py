@@ -24,7 +24,6 @@ from steps.tracking.reuse import code_digest, fingerprint
 from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, FINGERPRINT_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 LOGS = "logs"
@@ -145,7 +144,9 @@ def one_line(error: BaseException) -> str:
     """The cause of a failure as one line, with the type's name unless it was written for the user."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
+        return (
+            f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
+        )
     return redact(text if _is_for_the_user(error) else f"{type(error).__name__}: {text}")
 
 

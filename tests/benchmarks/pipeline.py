@@ -67,7 +67,8 @@ def measure_once(scratch: Path) -> dict:
 
 def environment() -> dict:
     """The machine, as far as it matters here."""
-    model = [line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {"cpu": model[0], "usable_cpus": len(os.sched_getaffinity(0)), "platform": platform.platform()}
 
 

@@ -57,7 +57,10 @@ def test_longrope_is_named(folder):
 
 @pytest.mark.parametrize(
     ("card", "licence"),
-    [("---\nlanguage: en\nlicense: mit\n---\n# A model\nlicense: gpl", "mit"), ("# A model\nlicense: gpl", "not stated")],
+    [
+        ("---\nlanguage: en\nlicense: mit\n---\n# A model\nlicense: gpl", "mit"),
+        ("# A model\nlicense: gpl", "not stated"),
+    ],
 )
 def test_the_licence_is_the_one_of_the_model_cards_header(folder, card, licence):
     (folder / "README.md").write_text(card)

@@ -6,10 +6,10 @@ import shutil
 import onnx
 import pytest
 
+from steps.checkpoint.manifest import build_manifest
 from steps.conversion.check import compare_first_tokens
 from steps.conversion.convert import convert
 from steps.conversion.options import check_choice, estimated_size, parse_options
-from steps.checkpoint.manifest import build_manifest
 from steps.errors import StepError
 from tests.conftest import TINY
 

@@ -11,7 +11,7 @@ from steps.evaluation.gates import Gate, choose_champion, failures, read_gates
 from steps.evaluation.measure import Measured, figures, measure
 
 # Echoes the question, but answers "wrong" where it begins with "bad"; sleeps 20 ms, and 2 ms for each further token.
-MODEL = '''
+MODEL = """
 import time
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -31,7 +31,7 @@ class Echo(PythonModel):
         return answers
 
 set_model(Echo())
-'''
+"""
 
 
 @pytest.fixture(scope="module")

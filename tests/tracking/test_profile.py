@@ -30,7 +30,8 @@ def test_no_profile_repeats_a_default(name):
         (step, key)
         for step, section in content.items()
         for key, value in section.items()
-        if value == entry_points()[step][key] and (step, key) not in (("convert_onnx", "precision"), ("fetch_model", "revision"))
+        if value == entry_points()[step][key]
+        and (step, key) not in (("convert_onnx", "precision"), ("fetch_model", "revision"))
     ]
     assert not repeated
 
@@ -82,7 +83,10 @@ def test_parameters_come_as_mlproject_passes_them():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--checkpoint_run=abc", "--precission", "int4"], "'precission' is unknown to convert_onnx; did you mean 'precision'"),
+        (
+            ["--checkpoint_run=abc", "--precission", "int4"],
+            "'precission' is unknown to convert_onnx; did you mean 'precision'",
+        ),
         ([], "convert_onnx needs a value for checkpoint_run"),
         (["--checkpoint_run="], "convert_onnx needs a value for checkpoint_run"),
     ],
