@@ -14,8 +14,9 @@ from steps.errors import StepError
 PROMPTS = ("What is the capital of France?", "Count from 1 to 10.")
 NEW_TOKENS = 8
 # The largest error of the logits that is right for a precision: root mean square difference to PyTorch's over their
-# standard deviation, at the worst position. Measured on the shipped model: fp32 6e-7, int8 0.012, int4 0.11; a head
-# that reads the wrong layer, 0.5 to 1.1, though it finds the same tokens.
+# standard deviation, the mean over a prompt's tokens. Measured on the shipped model: fp32 4e-7, int8 0.008, int4 0.07 to
+# 0.09; a head that reads the wrong layer, 0.45 to 1.2, though it finds the same tokens in two layers of three. Random
+# weights have no answer that survives rounding: 12 layers of Phi-3-mini's geometry are off by 0.69 in int4, and refused.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.1, "int4": 0.4}
 _LOW_PRECISION_REFERENCE = 0.1  # where memory allows no float32 reference
 
@@ -24,8 +25,8 @@ def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> d
     """Feed the checkpoint's greedy tokens to the converted model and compare the logits at each of them.
 
     Returns:
-        prompts; tokens; equal, the tokens that are the converted model's first choice too; logit_error, relative, at
-        the worst token; tolerance, what it may be. A token that differs within that error is a near tie.
+        prompts; tokens; equal, the tokens that are the converted model's first choice too, and those that are not
+        are near ties; logit_error, relative, of the worse prompt; tolerance, what it may be; reference, PyTorch's dtype.
 
     Raises:
         StepError: the prompts' tokens differ, or the logits do by more than the tolerance.
@@ -37,7 +38,7 @@ def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> d
     for prompt, tokens, expected, found in _follow(converted, reference):
         equal += int((found.argmax(-1) == np.array(tokens)).sum())
         error = np.sqrt(((found - expected) ** 2).mean(-1)) / expected.std(-1)
-        errors.append(float(error.max()))
+        errors.append(float(error.mean()))
         if not errors[-1] <= tolerance:  # also when it is not a number
             raise StepError(
                 f"the converted model does not continue {prompt!r} as the checkpoint does: its logits are off by "
