@@ -14,9 +14,9 @@ from steps.errors import StepError
 PROMPTS = ("What is the capital of France?", "Count from 1 to 10.")
 NEW_TOKENS = 8
 # The largest error of the logits that is right for a precision: root mean square difference to PyTorch's over their
-# standard deviation, the mean over a prompt's tokens. Measured on the shipped model: fp32 4e-7, int8 0.008, int4 0.07 to
-# 0.09; a head that reads the wrong layer, 0.45 to 1.2, though it finds the same tokens in two layers of three. Random
-# weights have no answer that survives rounding: 12 layers of Phi-3-mini's geometry are off by 0.69 in int4, and refused.
+# standard deviation, the mean over a prompt's tokens. Measured on the shipped model: fp32 4e-7, int8 0.008, int4 0.07
+# to 0.09; a head that reads the wrong layer, 0.45 to 1.2, though it finds the same tokens in two layers of three.
+# Random weights have no answer that survives rounding: 12 layers of Phi-3-mini's geometry are off by 0.69 in int4.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.1, "int4": 0.4}
 _LOW_PRECISION_REFERENCE = 0.1  # where memory allows no float32 reference
 
@@ -25,8 +25,8 @@ def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> d
     """Feed the checkpoint's greedy tokens to the converted model and compare the logits at each of them.
 
     Returns:
-        prompts; tokens; equal, the tokens that are the converted model's first choice too, and those that are not
-        are near ties; logit_error, relative, of the worse prompt; tolerance, what it may be; reference, PyTorch's dtype.
+        prompts; tokens; equal, the tokens that are the converted model's first choice too (the others are near ties);
+        logit_error, relative, of the worse prompt; tolerance, what it may be; reference, PyTorch's dtype.
 
     Raises:
         StepError: the prompts' tokens differ, or the logits do by more than the tolerance.
