@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.manifest import sha256
 from steps.conversion.check import compare_first_tokens
 from steps.conversion.convert import convert
@@ -23,6 +24,7 @@ def check(params: dict[str, str]) -> None:
 def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str) -> None:
     """Convert aside, compare with the checkpoint, then log."""
     folder, manifest = verified_checkpoint(step, "checkpoint_run")
+    stay_offline()  # everything is here
     _check_device(device)
     size = estimated_size(precision, manifest["architecture"])
     needs = [(Path(tempfile.gettempdir()), size), *local_store(step, size)]

@@ -3,10 +3,12 @@
 With a registered model: its versions get their verdicts as tags, and the fastest that passed gets the alias `champion`.
 """
 
-import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.checkpoint.manifest import sha256
+from steps.conversion.convert import RUNTIMES, installed_versions
 from steps.errors import StepError
 from steps.evaluation.evalset import Item, read_evalset
 from steps.evaluation.gates import choose_champion, failures, read_gates
@@ -22,7 +24,7 @@ from steps.tracking.tags import EVALUATION
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
-_PACKAGES = ("mlflow", "torch", "transformers", "onnxruntime", "onnxruntime-genai")
+_PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)
 
 
 def check(params: dict[str, str]) -> None:
@@ -38,6 +40,7 @@ def evaluate(step: Step, models: str, reference_run: str, evalset: str, gates: s
     """Answer the evaluation set with each model and with PyTorch; measure, judge, record."""
     del reference_run  # read by name below
     items, limits = read_evalset(ROOT / evalset), read_gates(ROOT / gates)
+    digest = sha256(ROOT / evalset)
     infos = {uri.strip(): _model_info(uri.strip()) for uri in models.split(",")}
     versions = _versions(step, registered_model, infos)
     folder, manifest = verified_checkpoint(step, "reference_run")
@@ -60,16 +63,17 @@ def evaluate(step: Step, models: str, reference_run: str, evalset: str, gates: s
                 "samples": {"ttft_s": measured[uri].ttft_s, "decode_s_and_tokens": measured[uri].decode},
             }
         )
-    champion = choose_champion({entry["uri"]: entry["metrics"] for entry in entries if not entry["failed_gates"]})
+    able = [entry for entry in entries if entry["version"] or not registered_model]  # to bear the alias
+    champion = choose_champion({entry["uri"]: entry["metrics"] for entry in able if not entry["failed_gates"]})
     for entry in entries:
         entry["champion"] = entry["uri"] == champion
     evaluation = {
         "checkpoint": manifest["source"],
-        "evalset": {"path": evalset, "items": len(items), "sha256": _sha256(evalset)},
+        "evalset": {"path": evalset, "items": len(items), "sha256": digest},
         "gates": {"path": gates, "limits": [vars(limit) for limit in limits]},
         "answers": {"max_tokens": MAX_TOKENS},
         "speed": SPEED,
-        "environment": environment(_PACKAGES),
+        "environment": environment(installed_versions(_PACKAGES)),
         "models": entries,
     }
     _log(step, evaluation, items, reference, measured)
@@ -102,10 +106,8 @@ def _versions(step: Step, registered_model: str, infos: dict[str, "ModelInfo"]) 
 
 
 def _label(uri: str, info: "ModelInfo", taken: list[str]) -> str:
-    """A short name for tables, of letters that a metric name may have; the URI's for models of other projects."""
-    about = info.metadata or {}
-    label = f"{about['wrapper']}-{about['precision']}" if "wrapper" in about and "precision" in about else None
-    label = label or uri.rstrip("/").rpartition("/")[2].replace("@", "-")
+    """A short name for tables, of letters that a metric's name may have; the URI's for models of other projects."""
+    label = re.sub(r"[^\w.-]+", "-", (info.metadata or {}).get("variant") or uri.partition(":/")[2] or uri).strip("-")
     return label if label not in taken else f"{label}-{len(taken) + 1}"
 
 
@@ -162,10 +164,6 @@ def _summarise(step: Step, evaluation: dict, registered_model: str) -> None:
         f"`{evaluation['gates']['path']}`, on {evaluation['environment']['usable_cpus']} CPUs "
         f"({evaluation['environment']['cpu']}). Raw samples: `{EVALUATION}`; every answer: `answers.json`.",
     )
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The weights stay where they are, in the hub's cache, the folder or the artifact 
 byte, and the next step reads and verifies them there, fetching again where the machine has changed.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from steps.disk import size_text
 from steps.errors import StepError
 from steps.tracking.checkpoint import MANIFEST, download_artifact
 from steps.tracking.project import ROOT
+from steps.tracking.registry import pinned_model
 from steps.tracking.step import Step, run_entry_point
 
 
@@ -28,10 +30,19 @@ def check(params: dict[str, str]) -> None:
 
 
 def resolve(params: dict[str, str]) -> dict[str, str]:
-    """The parameters with a hub revision pinned to the commit that it names now, and none for other sources."""
+    """The parameters with what may move pinned: a hub's branch to its commit, a model's alias to its version.
+
+    An object store has nothing to pin: its address is marked with the time, so that it is always read again.
+    """
     source = parse_source(params["source"], ROOT)
-    if source.kind != "hub":
+    if source.kind == "folder":
         return params | {"revision": ""}
+    if source.kind == "artifact":
+        moving = not source.text.startswith(("runs:/", "models:/", "mlflow-artifacts:/"))
+        return params | {
+            "source": pinned_model(source.text),
+            "revision": f"read at {time.time():.0f}" if moving else "",
+        }
     if is_commit(params["revision"]):
         return params
     return params | {"revision": resolve_commit(source.text, params["revision"] or "main")}
@@ -39,31 +50,30 @@ def resolve(params: dict[str, str]) -> dict[str, str]:
 
 def fetch_model(step: Step, source: str, revision: str, adapter: str) -> None:
     """Bring the checkpoint here, describe it, and log the manifest."""
-    del revision, adapter  # pinned in step.params; refused by check
-    step.params = resolve(step.params)
+    del adapter  # refused by check
     place = parse_source(source, ROOT)
     with step.console.phase(f"fetching {place.name}"):
-        folder, stated = _bring(step, place)
+        folder, stated = _bring(step, place, revision)
     with step.console.bar_class()(unit="B", unit_scale=True, desc="hashing") as bar:
         manifest = build_manifest(folder, bar.update)
     for entry in manifest["files"]:
         if stated.get(entry["path"], entry["sha256"]) != entry["sha256"]:
             raise StepError(
-                f"{entry['path']} is not what the hub says it is (SHA-256): delete it from the cache, rerun"
+                f"{entry['path']} is not what the hub says it is (SHA-256): delete {(folder / entry['path']).resolve()}, rerun"
             )
-    commit = step.params["revision"]
+    commit = revision if place.kind == "hub" else ""
     manifest = {"source": {"kind": place.kind, "location": source, "name": place.name, "commit": commit}} | manifest
     step.log_json(manifest, MANIFEST)
     step.tag(checkpoint=place.name, checkpoint_commit=commit or "none: not from a hub")
     step.summarise(_summary(manifest), _description(manifest))
 
 
-def _bring(step: Step, place: Source) -> tuple[Path, dict[str, str]]:
+def _bring(step: Step, place: Source, commit: str) -> tuple[Path, dict[str, str]]:
     if place.kind == "folder":
         return place.folder, {}
     if place.kind == "artifact":
         return download_artifact(step, place.text), {}
-    return fetch(place.text, step.params["revision"], step.console.bar_class())
+    return fetch(place.text, commit, step.console.bar_class())
 
 
 def _summary(manifest: dict[str, Any]) -> str:
@@ -90,4 +100,4 @@ def _description(manifest: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_entry_point("fetch_model", fetch_model, check)
+    run_entry_point("fetch_model", fetch_model, check, resolve)

@@ -11,10 +11,17 @@ from steps.tracking.inputs import read_json
 from steps.tracking.pipeline import Pipeline
 from steps.tracking.profile import read_profile
 from steps.tracking.project import STEPS
-from steps.tracking.registry import CHAMPION
+from steps.tracking.registry import CHAMPION, champion_version
 from steps.tracking.step import Step, run_entry_point
 from steps.tracking.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
+_UPSTREAM = {
+    "fetch_model": (),
+    "convert_onnx": ("fetch_model",),
+    "wrap_transformer": ("fetch_model",),
+    "wrap_custom": ("convert_onnx",),
+    "evaluate": ("wrap_transformer", "wrap_custom"),
+}
 _ANY_RUN = "0" * 32  # stands for the run of a step that has not run yet
 
 
@@ -40,9 +47,8 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     sections = read_profile(profile)
     wanted = _wanted(steps)
     pipeline = Pipeline(step, wanted, reuse == "true")
-    last = max(STEPS.index(name) for name in wanted)
     try:
-        _run_steps(pipeline, sections, STEPS[: last + 1])
+        _run_steps(pipeline, sections, _with_upstream(wanted))
     finally:
         _describe(step, pipeline, profile, experiment_note, None)
     evaluated = next((run for name, run, _ in pipeline.done if name == "evaluate"), None)
@@ -61,14 +67,23 @@ def _wanted(steps: str) -> tuple[str, ...]:
     return tuple(one_of("steps", name.strip(), STEPS) for name in steps.split(","))
 
 
-def _run_steps(pipeline: Pipeline, sections: dict[str, list[dict[str, str]]], names: tuple[str, ...]) -> None:
+def _with_upstream(wanted: tuple[str, ...]) -> set[str]:
+    """The wanted steps and all that they depend on."""
+    found, waiting = set(), list(wanted)
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting += _UPSTREAM[name]
+    return found
+
+
+def _run_steps(pipeline: Pipeline, sections: dict[str, list[dict[str, str]]], names: set[str]) -> None:
     """Every step of `names`; a step's upstream runs become its parameters."""
     checkpoint = pipeline.run("fetch_model", fetch_model.resolve(sections["fetch_model"][0])).info.run_id
-    if names[-1] == "fetch_model":
-        return
-    conversions = [
-        pipeline.run("convert_onnx", {"checkpoint_run": checkpoint} | values) for values in sections["convert_onnx"]
-    ]
+    conversions = []
+    if "convert_onnx" in names:
+        for values in sections["convert_onnx"]:
+            conversions.append(pipeline.run("convert_onnx", {"checkpoint_run": checkpoint} | values))
     models = []
     if "wrap_transformer" in names:
         values = sections["wrap_transformer"][0]
@@ -101,19 +116,28 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     import mlflow
 
     store = mlflow.get_tracking_uri()
-    local = store.startswith("sqlite:")
-    look = f"mlflow ui --backend-store-uri {shlex.quote(store)}" if local else store
     page = f"#/experiments/{step.run.info.experiment_id}/runs/{step.run_id}"
-    lines = ["", text_table([row(entry) for entry in evaluation["models"]]), ""]
-    lines.append(f"look   {look}" + (f"   then open http://127.0.0.1:5000/{page}" if local else f"/{page}"))
+    prefix = f"MLFLOW_TRACKING_URI={shlex.quote(store)} "
+    if store.startswith("sqlite:"):
+        look = f"mlflow ui --backend-store-uri {shlex.quote(store)}   then open http://127.0.0.1:5000/{page}"
+    elif store.startswith("http") and "@" not in store:
+        look = f"{store.rstrip('/')}/{page}"
+    else:  # Databricks, or an address with a password in it
+        look, prefix = f"run {step.run_id} in the MLflow UI of your tracking store", ""
+    lines = ["", text_table([row(entry) for entry in evaluation["models"]]), "", f"look   {look}"]
     champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
     if not champion:
         return [*lines, "No model passed every gate, so none is the champion."]
-    uri = f"models:/{registered_model}@{CHAMPION}" if registered_model else champion["uri"]
+    uri = champion["uri"]
+    if registered_model:
+        uri = f"models:/{registered_model}@{CHAMPION}"
+        if (bearer := champion_version(step.client, registered_model)) != str(champion["version"]):
+            uri = f"models:/{registered_model}/{champion['version']}"
+            lines.append(f"note   the alias champion has been moved since, to {bearer or 'no version'}")
     question = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}]})
     return [
         *lines,
-        f"serve  MLFLOW_TRACKING_URI={shlex.quote(store)} mlflow models serve -m {uri} --env-manager uv -p 5001",
+        f"serve  {prefix}mlflow models serve -m {uri} --env-manager uv -p 5001",
         f"ask    curl -H 'Content-Type: application/json' -d {shlex.quote(question)} http://127.0.0.1:5001/invocations",
     ]
 

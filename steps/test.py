@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
 
@@ -13,7 +14,11 @@ def main() -> int:
     """Run pytest and hand back its exit code. The tests open tracking stores of their own, so this run stays out."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
-    args = shlex.split(parse_parameters("test", sys.argv[1:])["args"])
+    try:
+        args = shlex.split(parse_parameters("test", sys.argv[1:])["args"])
+    except StepError as error:
+        print(f"test: {error}", file=sys.stderr)
+        return 1
     return pytest.main(["--rootdir", str(ROOT), "-p", "no:cacheprovider", *(args or [str(ROOT / "tests")])])
 
 

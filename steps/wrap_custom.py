@@ -3,19 +3,19 @@
 MLflow's transformers flavor refuses ONNX models, optimum's included; this wrapper takes either exporter's.
 """
 
-import importlib.metadata
 import sys
 import tempfile
 from pathlib import Path
 
 from steps import chat
+from steps.conversion.convert import RUNTIMES, installed_versions
 from steps.disk import need_space, size_text
 from steps.errors import StepError
 from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
 from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, publish
 from steps.tracking.step import Step, run_entry_point
 
-_REQUIREMENTS = ("mlflow", "onnxruntime", "onnxruntime-genai")
+_REQUIREMENTS = ("mlflow", *RUNTIMES)
 
 
 def check(params: dict[str, str]) -> None:
@@ -36,16 +36,20 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
     with step.console.phase("fetching the ONNX model"):
         folder = download(step, onnx_run, "onnx")
+    options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
+    variant = "-".join(
+        ["onnx", exporter, precision, *(f"{key}-{value}" for key, value in conversion["options"].items())]
+    )
     tags = {
         "wrapper": f"onnx-{exporter}",
         "precision": precision,
+        "options": options or "none",
         "checkpoint": checkpoint["name"],
         "checkpoint_commit": checkpoint["commit"] or "none",
         "checkpoint_run": checkpoint["run"],
         "onnx_run": onnx_run,
         "wrap_run": step.run_id,
     }
-    options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
     description = (
         f"{checkpoint['name']} as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
         f"Python model over ONNX Runtime GenAI; {size_text(size)}, neither torch nor transformers needed. "
@@ -60,15 +64,15 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
     with step.console.phase("logging the model"):
         info = mlflow.pyfunc.log_model(
-            name=model_name(checkpoint["name"], f"{exporter}-{precision}"),
+            name=model_name(checkpoint["name"], variant),
             python_model=str(package / "model.py"),
             code_paths=[str(package)],
             artifacts={"onnx": str(folder)},
             signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA),
             input_example=INPUT_EXAMPLE,
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={version}" for name, version in installed_versions(_REQUIREMENTS).items()],
             model_config={"model": checkpoint["name"], "max_tokens": MAX_TOKENS, "threads": 0},
-            metadata={**tags, "task": task},
+            metadata={**tags, "variant": variant, "task": task},
         )
     with step.console.phase("asking the logged model a question"):  # MLflow only warns where its example fails
         mlflow.pyfunc.load_model(info.model_uri).predict(INPUT_EXAMPLE)

@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.manifest import total_size
 from steps.disk import need_space, size_text
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, offline, publish
+from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, publish
 from steps.tracking.step import Step, run_entry_point
 
 # Without an explicit list MLflow infers one, which needs torchvision and loads the model.
@@ -43,7 +44,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
         f"{facts['parameters'] / 1e6:,.1f}M parameters, context {facts['context_length']:,}, "
         f"licence {manifest['licence']}. Task {task}."
     )
-    offline()
+    stay_offline()  # or MLflow asks the hub for a card and a licence; the manifest has them
     import mlflow
     from transformers import logging as chatter
 
@@ -55,7 +56,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
             task=task,
             pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
             input_example=INPUT_EXAMPLE,
-            metadata={**tags, "licence": manifest["licence"]},
+            metadata={**tags, "variant": f"transformers-{facts['dtype']}", "licence": manifest["licence"]},
             model_card=_model_card(folder, description),
             # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated.
             model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False},

@@ -40,6 +40,7 @@ NOWHERE = "0" * 32
         ("convert_onnx", {"checkpoint_run": NOWHERE}, ["no such run in this tracking store"]),
         ("convert_onnx", {"checkpoint_run": NOWHERE, "precision": "fp16"}, ["precision is 'fp16'", "int4, int8, fp32"]),
         ("wrap_transformer", {"checkpoint_run": NOWHERE, "task": "llm/v1/chats"}, ["did you mean 'llm/v1/chat'"]),
+        ("wrap_custom", {"onnx_run": NOWHERE, "registered_model": "me/phi"}, ["registered_model is 'me/phi'"]),
         ("evaluate", {"models": "models:/x/1", "reference_run": NOWHERE, "evalset": "no.jsonl"}, ["no.jsonl"]),
     ],
 )
@@ -108,10 +109,8 @@ def test_a_checkpoint_that_changed_after_it_was_fetched(local, tmp_path):
 
 
 def test_a_step_that_fails_fails_main_with_its_cause(local, tmp_path):
-    """The int4 conversion of a head size that the CPU kernel does not take is found out while it runs."""
+    """A bad evaluation set is known before any step runs; a tokenizer that is none only when it is used."""
     folder = shutil.copytree(TINY, local.root / "params" / "broken")
-    config = json.loads((folder / "config.json").read_text()) | {"rms_norm_eps": 10.0}
-    (folder / "config.json").write_text(json.dumps(config))
     profile = (local.root / "params" / "tiny.yaml").read_text().replace("params/tiny-phi3", "params/broken")
     (local.root / "params" / "broken.yaml").write_text(profile.replace("tiny-qa", "no-such-set"))
     assert_refused(local, local.run("main", profile="broken"), "no-such-set.jsonl cannot be read")

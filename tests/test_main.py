@@ -215,6 +215,20 @@ def test_reuse_false_runs_a_step_again(project, children):
     assert project.latest("fetch_model").info.run_id != children["fetch_model"].info.run_id
 
 
+def test_only_what_the_wanted_steps_need_is_looked_for(project, children):
+    result = project.run("main", steps="wrap_custom")
+    assert result.code == 0, result.err
+    names = re.findall(r"^(\w+) +reused", result.out, re.MULTILINE)
+    assert names == ["fetch_model", "convert_onnx", "wrap_custom"]
+
+
+def test_a_models_alias_is_pinned_to_its_version_as_a_source(project, children):
+    """The transformers model in the registry is a checkpoint too, in its folder `model`; the custom one is none."""
+    result = project.run("fetch_model", source="models:/tiny-phi3@champion")
+    assert result.code == 1
+    assert "no *.safetensors" in result.err or "config.json" in result.err
+
+
 def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
     evalset = tmp_path / "set.jsonl"
     evalset.write_text('{"messages": [{"role": "user", "content": "What is 1 plus 1?"}], "expected": "2"}\n')
@@ -261,7 +275,7 @@ def test_optimums_onnx_becomes_a_model_that_answers(project, children):
     assert answers["heavy"] == []
 
 
-def test_mlflows_own_flavor_still_refuses_optimums_model(converted):
+def test_mlflows_own_flavor_still_refuses_optimums_model(converted, tmp_path):
     """The gap that the custom wrapper closes; when this fails, the README's reason for it is gone."""
     from optimum.onnxruntime import ORTModelForCausalLM
     from transformers import AutoTokenizer, pipeline
@@ -270,7 +284,7 @@ def test_mlflows_own_flavor_still_refuses_optimums_model(converted):
     model = ORTModelForCausalLM.from_pretrained(folder)
     generator = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
     with pytest.raises(mlflow.exceptions.MlflowException, match="name_or_path"):
-        mlflow.transformers.save_model(generator, "/nowhere", pip_requirements=["mlflow"])
+        mlflow.transformers.save_model(generator, tmp_path / "model", pip_requirements=["mlflow"])
 
 
 def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):

@@ -38,7 +38,8 @@ def parse_request(fields: Mapping[str, Any], default_max_tokens: int) -> ChatReq
     """
     given = {name: value for name, value in fields.items() if not _is_absent(value)}
     for name in _UNSUPPORTED:
-        if given.get(name) not in (None, 0, 0.0) and given[name] != []:
+        value = given.get(name)
+        if value.size if hasattr(value, "size") else value:
             raise _invalid(name, given[name], "this model does not support it: leave it out")
     if _number(given, "n", 1, minimum=1, whole=True) != 1:
         raise _invalid("n", given["n"], "this model returns one choice: ask n times")
@@ -95,7 +96,7 @@ def _number(given: Mapping[str, Any], name: str, default, *, minimum, maximum=ma
         number = float(value)
     except (TypeError, ValueError):
         raise _invalid(name, value, expected) from None
-    if isinstance(value, bool) or not minimum <= number <= maximum or (whole and number != int(number)):
+    if isinstance(value, bool) or not minimum <= number <= maximum or not (number.is_integer() or not whole):
         raise _invalid(name, value, expected)
     return int(number) if whole else number
 

@@ -5,6 +5,7 @@ mean there. Nothing but an allow-list is fetched: no pickles, no Python.
 """
 
 import fnmatch
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,14 @@ def _reachable() -> bool:
     except requests.RequestException:
         return False
     return True
+
+
+def stay_offline() -> None:
+    """Keep libraries of this process from asking a hub, whether they have read their settings already or not."""
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
 
 
 def is_allowed(name: str) -> bool:

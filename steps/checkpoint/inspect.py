@@ -128,9 +128,25 @@ def read_weights(folder: Path) -> Weights:
             raise StepError(
                 f"{file.name} has {file.stat().st_size} bytes and its header says {end}: fetch or save it again"
             )
+    _check_index(folder, shapes)
     names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     common = max(sizes, key=sizes.get, default="none")
     return Weights(sum(sizes.values()), names.get(common, common), shapes)
+
+
+def _check_index(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Every shard and tensor that model.safetensors.index.json lists must be there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{index.name} is damaged ({error!r}): fetch or save the checkpoint again") from None
+    for tensor, file in listed.items():
+        if tensor not in shapes:
+            what = f"has no {tensor}" if (folder / file).is_file() else "is missing"
+            raise StepError(f"{file}, which {index.name} lists, {what}: fetch or save the checkpoint again")
 
 
 def architecture_facts(config: dict[str, Any], weights: Weights) -> dict[str, Any]:

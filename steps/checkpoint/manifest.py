@@ -59,8 +59,8 @@ def verify(folder: Path, manifest: dict[str, Any], progress: Callable[[int], obj
     for path, _, expected in files:
         if sha256(path, progress) != expected:
             raise StepError(
-                f"{path.name} in {folder} does not have the SHA-256 that the manifest states: "
-                "the file has changed or is damaged; run fetch_model again"
+                f"{path.name} in {folder} does not have the SHA-256 that the manifest states: it has changed or is "
+                f"damaged; run fetch_model again, after deleting {path.resolve()} if that is the hub's cache"
             )
 
 

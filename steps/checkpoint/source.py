@@ -22,8 +22,14 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The model's name: the repository's ID, or the last part of a folder or URI."""
-        return self.text if self.kind == "hub" else self.text.rstrip("/").rpartition("/")[2]
+        """The model's name: the repository's ID, the folder's name, a registered model's, or the last part of a URI."""
+        if self.kind == "hub":
+            return self.text
+        if self.folder:
+            return self.folder.resolve().name
+        if self.text.startswith("models:/"):
+            return re.split(r"[/@]", self.text.removeprefix("models:/").strip("/"))[0]
+        return self.text.rstrip("/").rpartition("/")[2]
 
 
 def parse_source(text: str, root: Path) -> Source:

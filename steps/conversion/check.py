@@ -25,8 +25,8 @@ def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> d
     """Feed the checkpoint's greedy tokens to the converted model and compare the logits at each of them.
 
     Returns:
-        prompts; tokens; equal, the tokens that are the converted model's first choice too (the others are near ties);
-        logit_error, relative, of the worse prompt; tolerance, what it may be; reference, PyTorch's dtype.
+        prompts; tokens; equal, the tokens that are the converted model's first choice too (the others lie within the
+        error); logit_error, relative, of the worse prompt; tolerance, what it may be; reference, PyTorch's dtype.
 
     Raises:
         StepError: the prompts' tokens differ, or the logits do by more than the tolerance.
@@ -64,9 +64,10 @@ def _reference(folder: Path) -> tuple[list[tuple[str, list[int], list[int], np.n
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if 3 * size < room else "auto").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32 if 3 * size < _available_memory() else "auto"
+    ).eval()
     found = []
     for prompt in PROMPTS:
         ids = tokenizer.apply_chat_template(_messages(prompt), add_generation_prompt=True, return_tensors="pt")
@@ -77,6 +78,15 @@ def _reference(folder: Path) -> tuple[list[tuple[str, list[int], list[int], np.n
             logits = model(output).logits[0, ids.shape[1] - 1 : -1]
         found.append((prompt, ids[0].tolist(), output[0, ids.shape[1] :].tolist(), logits.float().numpy()))
     return found, str(model.dtype).removeprefix("torch.")
+
+
+def _available_memory() -> int:
+    """Bytes that can be had without swapping; a guess of 8 GB where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 8 << 30
 
 
 def _follow(folder: Path, reference: list) -> Iterator[tuple[str, list[int], np.ndarray, np.ndarray]]:

@@ -1,17 +1,18 @@
 """Convert a checkpoint folder to a folder that ONNX Runtime GenAI loads."""
 
+import contextlib
 import importlib.metadata
 import json
-import os
 import resource
-import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from steps.conversion.options import parse_options
 
-_PACKAGES = ("torch", "transformers", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "optimum", "optimum-onnx")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda")
+_PACKAGES = (*RUNTIMES, "torch", "transformers", "onnx", "onnx-ir", "optimum", "optimum-onnx")
 
 
 def convert(folder: Path, out: Path, exporter: str, precision: str, options: str, device: str) -> dict[str, Any]:
@@ -24,7 +25,6 @@ def convert(folder: Path, out: Path, exporter: str, precision: str, options: str
     Returns:
         exporter, precision, device, options, versions, seconds, and peak_rss_bytes, the process's own high-water mark.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is local: don't ask a hub for what is absent
     started = time.monotonic()
     chosen = parse_options(exporter, options)
     if exporter == "genai":
@@ -36,16 +36,28 @@ def convert(folder: Path, out: Path, exporter: str, precision: str, options: str
         "precision": precision,
         "device": device,
         "options": chosen,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": installed_versions(_PACKAGES),
         "seconds": round(time.monotonic() - started, 2),
         "peak_rss_bytes": peak_rss(),
     }
 
 
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Distribution -> version, of those that are installed: a GPU environment has others than a CPU one."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def peak_rss() -> int:
-    """The process's largest resident set so far, bytes (getrusage: kilobytes on Linux, bytes on macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # macOS, where getrusage counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _build(folder: Path, out: Path, precision: str, device: str, options: list[str]) -> None:

@@ -9,7 +9,6 @@ from steps.errors import StepError, nearest
 
 METRICS = ("accuracy", "agreement", "ttft_ms", "decode_tokens_per_s", "peak_memory_mb", "size_mb", "load_s")
 _BOUNDS = ("min", "max")
-PREFERENCE = "decode_tokens_per_s"
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,13 @@ def failures(gates: list[Gate], metrics: dict[str, float | None]) -> list[str]:
 
 
 def choose_champion(candidates: dict[str, dict[str, float | None]]) -> str | None:
-    """The fastest decoder of the models that passed, by URI; None where none passed or none could be timed."""
-    timed = {uri: metrics[PREFERENCE] for uri, metrics in candidates.items() if metrics[PREFERENCE] is not None}
-    return max(timed, key=timed.get, default=None)
+    """The fastest decoder of the models that passed, by URI; None where none passed.
+
+    A model whose answers are too short to time decoding comes after those that were timed, by time to first token.
+    """
+
+    def speed(uri: str) -> tuple[float, float]:
+        metrics = candidates[uri]
+        return metrics["decode_tokens_per_s"] or 0.0, -metrics["ttft_ms"]
+
+    return max(candidates, key=speed, default=None)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.evaluation.evalset import Item
 
@@ -72,7 +74,8 @@ def measure(
             [sys.executable, str(WORKER), str(job), str(result), str(writer)],
             pass_fds=(writer,),
             cwd=folder,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # the model's code may lie in the artifact store
+            # Its temporary files go with its folder; the model's code may lie in the artifact store, so no bytecode.
+            env=os.environ | {"TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
         )
         os.close(writer)
@@ -84,6 +87,7 @@ def measure(
             process.kill()
             process.wait()
     content = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    shutil.rmtree(folder, ignore_errors=True)
     if code:
         cause = content.get("error") or f"its process ended with {_exit_text(code)}"
         raise StepError(f"{model} could not be evaluated: {cause}")
@@ -115,16 +119,14 @@ def figures(measured: Measured, items: list[Item], reference: list[str]) -> dict
     }
 
 
-def environment(packages: tuple[str, ...]) -> dict[str, Any]:
+def environment(packages: dict[str, str]) -> dict[str, Any]:
     """What a figure of speed means nothing without."""
-    import importlib.metadata
-
     return {
         "cpu": _cpu_model(),
-        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cpus": usable_cpus(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "packages": packages,
     }
 
 

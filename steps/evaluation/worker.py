@@ -83,11 +83,19 @@ def run(job: dict[str, Any], progress_fd: int) -> dict[str, Any]:
         "answers": answers,
         "load_s": load_s,
         "size_bytes": model.size_bytes,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024),
+        "peak_rss_bytes": peak_rss(),
         "ttft_s": ttft_s,
         "decode": decode,
     }
+
+
+def peak_rss() -> int:
+    """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # macOS, where getrusage counts bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def measure_speed(

@@ -5,7 +5,6 @@ from typing import Any
 
 from steps.checkpoint.hub import fetch
 from steps.checkpoint.manifest import verify
-from steps.checkpoint.source import parse_source
 from steps.errors import StepError
 from steps.tracking.inputs import finished_run, read_json
 from steps.tracking.project import ROOT
@@ -41,11 +40,25 @@ def verified_checkpoint(step: Step, parameter: str) -> tuple[Path, dict[str, Any
             folder = (
                 download_artifact(step, location)
                 if kind == "artifact"
-                else fetch(parse_source(location, ROOT).text, commit, step.console.bar_class())[0]
+                else fetch(location, commit, step.console.bar_class())[0]
             )
+    if kind == "hub":
+        _mend_cache(step, folder, manifest)
     with step.console.bar_class()(unit="B", unit_scale=True, desc="verifying the checkpoint") as bar:
         verify(folder, manifest, bar.update)
     return folder, manifest
+
+
+def _mend_cache(step: Step, folder: Path, manifest: dict[str, Any]) -> None:
+    """Fetch again what is of another size in the hub's cache, as a crash may leave it; the client would not look."""
+    broken = [folder / entry["path"] for entry in manifest["files"]]
+    sizes = {entry["path"]: entry["size"] for entry in manifest["files"]}
+    broken = [path for path in broken if path.exists() and path.stat().st_size != sizes[path.name]]
+    for path in broken:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+    if broken:
+        fetch(manifest["source"]["location"], manifest["source"]["commit"], step.console.bar_class())
 
 
 def download_artifact(step: Step, uri: str) -> Path:

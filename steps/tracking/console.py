@@ -21,7 +21,7 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 def redact(text: str) -> str:
     """`text` without the values of the environment variables that must not be logged."""
     for name in SECRETS:
-        value = os.environ.get(name)
+        value = os.environ.get(name, "").strip().rstrip("/")
         if value:
             text = text.replace(value, f"<{name}>")
     return text
@@ -36,7 +36,8 @@ class Console:
         if self._err.isatty():
             os.environ[_TERMINAL] = os.ttyname(self._err.fileno())
         elif _TERMINAL in os.environ:  # a child of main, whose own output goes to main's log
-            self._err = open(os.environ[_TERMINAL], "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self._err = open(os.environ[_TERMINAL], "w", encoding="utf-8")  # noqa: SIM115 - open as long as this is
         self._shows_progress = self._err.isatty()
 
     def line(self, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from steps.errors import StepError
 from steps.tracking.project import ROOT
 from steps.tracking.reuse import find_finished, fingerprint
-from steps.tracking.step import Step, step_line
+from steps.tracking.step import Step, discard_results, step_line
 from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Pipeline:
         return self._main.client.get_run(submitted.run_id)
 
     def _close(self, entry_point: str) -> "Run | None":
-        """End every child that is still marked RUNNING; the latest child of the entry point."""
+        """End every child that is still RUNNING, discard what failed ones logged; the one of the entry point."""
         client = self._main.client
         children = client.search_runs(
             [self._main.run.info.experiment_id],
@@ -95,4 +95,7 @@ class Pipeline:
         for child in children:
             if child.info.status == "RUNNING":
                 client.set_terminated(child.info.run_id, "FAILED")
-        return next((child for child in children if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)
+            if child.info.status != "FINISHED":  # a killed one could not tidy up itself
+                discard_results(client, child)
+        failed = [child for child in children if child.info.status != "FINISHED"]
+        return next((child for child in failed if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)

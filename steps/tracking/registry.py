@@ -1,10 +1,9 @@
 """Logged models, registered versions and their aliases."""
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from steps.errors import one_of
+from steps.errors import StepError, one_of
 from steps.tracking.step import Step
 from steps.tracking.tags import MODEL_URI_TAG, VERSION_TAG
 
@@ -22,16 +21,14 @@ CHAMPION = "champion"
 def check_wrapping(params: dict[str, str]) -> None:
     """Refuse what can't be wrapped so, before any work."""
     one_of("task", params["task"], TASKS)
+    name = params["registered_model"]
+    if re.search(r"[/:]", name) or name != name.strip():
+        raise StepError(f"registered_model is {name!r}; expected a name without '/', ':' and spaces at its ends")
 
 
 def model_name(checkpoint: str, variant: str) -> str:
     """A name for a logged model: MLflow allows none of / : . % \" '."""
     return re.sub(r"[^\w-]+", "-", f"{checkpoint.rpartition('/')[2]}-{variant}")
-
-
-def offline() -> None:
-    """Keep MLflow from asking a hub for a model card and a licence: the manifest has them already."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str, str], description: str) -> str:
@@ -74,6 +71,30 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str
     return found
 
 
+def pinned_model(uri: str) -> str:
+    """`models:/name@alias` as `models:/name/version`; any other URI as it is.
+
+    Raises:
+        StepError: no such model or alias.
+    """
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    if not uri.startswith("models:/") or not alias:
+        return uri
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return f"models:/{name}/{MlflowClient().get_model_version_by_alias(name, alias).version}"
+    except MlflowException as error:
+        raise StepError(f"source is {uri!r}: {' '.join(str(error).split())}") from None
+
+
+def champion_version(client: "MlflowClient", registered_model: str) -> str | None:
+    """The version that bears the alias `champion` now."""
+    version = client.get_registered_model(registered_model).aliases.get(CHAMPION)
+    return None if version is None else str(version)
+
+
 def move_champion(client: "MlflowClient", registered_model: str, champion: str | None, evaluated: list[str]) -> None:
     """Put the alias `champion` on a version, or take it away.
 
@@ -81,8 +102,7 @@ def move_champion(client: "MlflowClient", registered_model: str, champion: str |
         champion: the version, or None where none passed its gates.
         evaluated: the versions that were judged; a champion that was not among them keeps the alias when none passed.
     """
-    present = client.get_registered_model(registered_model).aliases.get(CHAMPION)
     if champion:
         client.set_registered_model_alias(registered_model, CHAMPION, champion)
-    elif present and str(present) in evaluated:
+    elif champion_version(client, registered_model) in evaluated:
         client.delete_registered_model_alias(registered_model, CHAMPION)

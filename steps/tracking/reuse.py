@@ -1,8 +1,8 @@
 """Step reuse: the same step with the same inputs, code and environment is not run twice.
 
-A step's fingerprint is a SHA-256 over its name, its parameters, its code and conda.yaml. Runs and models among the
-parameters count by their own fingerprints and files by their content, so equal work is equal in another clone or
-another tracking store.
+A step's fingerprint is a SHA-256 over its name, its parameters, its code and conda.yaml. Runs among the parameters
+count by their own fingerprints and files by their content, so equal work is equal in another clone or another tracking
+store. Models count by their URIs: an evaluation is of just those, and moves their alias.
 """
 
 import ast
@@ -30,17 +30,16 @@ RESULTS = {  # the artifacts without which a finished run is of no use to the ne
 _HASHED_WHOLE = 64 << 20  # bytes; a larger file counts by size and time of change, as make and rsync do
 
 
-def fingerprint(client: "MlflowClient", entry_point: str, params: dict[str, str], code: str | None = None) -> str:
+def fingerprint(client: "MlflowClient", entry_point: str, params: dict[str, str]) -> str:
     """SHA-256, hex, of everything that the result of a step depends on.
 
     Args:
-        params: every parameter of the entry point, defaults filled in.
-        code: code_digest(entry_point), where it was taken earlier.
+        params: every parameter of the entry point, defaults filled in, names that may change meaning resolved.
     """
     content = {
         "entry_point": entry_point,
         "parameters": {key: _identity(client, key, value) for key, value in params.items()},
-        "code": code or code_digest(entry_point),
+        "code": code_digest(entry_point),
         "environment": _file_digest(ROOT / "conda.yaml"),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -95,24 +94,18 @@ def _imported(file: Path) -> list[Path]:
 def _identity(client: "MlflowClient", key: str, value: str) -> object:
     if key in RUN_PARAMETERS and value:
         return _run_identity(client, value)
-    if key == "models":
-        return [_model_identity(client, uri) for uri in value.split(",")]
     if key in FILE_PARAMETERS and value and (ROOT / value).exists():
         return _tree_digest(ROOT / value)
     return value
 
 
 def _run_identity(client: "MlflowClient", run_id: str) -> str:
-    return client.get_run(run_id).data.tags.get(FINGERPRINT_TAG, run_id)
+    from mlflow.exceptions import MlflowException
 
-
-def _model_identity(client: "MlflowClient", uri: str) -> str:
-    """The fingerprint of the run that logged a `models:/m-...` model; any other URI counts as it is."""
-    model_id = uri.removeprefix("models:/")
-    if not model_id.startswith("m-"):
-        return uri
-    run_id = client.get_logged_model(model_id).source_run_id
-    return _run_identity(client, run_id) if run_id else model_id
+    try:
+        return client.get_run(run_id).data.tags.get(FINGERPRINT_TAG, run_id)
+    except MlflowException:  # the step will say what is wrong with it
+        return run_id
 
 
 def _tree_digest(path: Path) -> str:

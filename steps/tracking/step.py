@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 from steps.errors import StepError
 from steps.tracking.console import Console, captured_output, redact
 from steps.tracking.project import parse_parameters
-from steps.tracking.reuse import code_digest, fingerprint
+from steps.tracking.reuse import fingerprint
 from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, FINGERPRINT_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 LOGS = "logs"
@@ -35,13 +36,13 @@ class Step:
     """An open run of one entry point: its parameters, its console, a scratch folder, and the ways to log to it."""
 
     def __init__(self, entry_point: str, params: dict[str, str], run: "Run", console: Console, scratch: Path) -> None:
-        from mlflow import MlflowClient
+        import mlflow
 
         self.entry_point = entry_point
         self.params = params
         self.run = run
         self.run_id = run.info.run_id
-        self.client: MlflowClient = MlflowClient()
+        self.client: MlflowClient = mlflow.MlflowClient()
         self.console = console
         self.scratch = scratch
 
@@ -64,8 +65,14 @@ class Step:
         self.client.log_text(self.run_id, json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
 
 
+Params = dict[str, str]
+
+
 def run_entry_point(
-    entry_point: str, work: Callable[..., None], check: Callable[[dict[str, str]], None] | None = None
+    entry_point: str,
+    work: Callable[..., None],
+    check: Callable[[Params], None],
+    resolve: Callable[[Params], Params] = lambda params: params,
 ) -> None:
     """Run one entry point as a tracked run and exit the process with its code.
 
@@ -73,12 +80,14 @@ def run_entry_point(
         entry_point: its name in MLproject.
         work: called with the open Step and the parameters by name.
         check: refuses parameter values that can be known to be wrong before any work.
+        resolve: pins parameters that name something which may change, such as a branch.
     """
     for name in _STOPPING:
-        signal.signal(name, _stop)
+        if signal.getsignal(name) is not signal.SIG_IGN:  # nohup
+            signal.signal(name, _stop)
     with captured_output() as (console, log):
         try:
-            code = _run(entry_point, work, check, console, log)
+            code = _run(entry_point, work, check, resolve, console, log)
         except KeyboardInterrupt:
             console.error(f"{entry_point}: interrupted")
             code = 130
@@ -88,7 +97,7 @@ def run_entry_point(
     sys.exit(code)
 
 
-def _run(entry_point, work, check, console: Console, log: Path) -> int:
+def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="phi-mlflow-") as scratch:
         # Libraries, MLflow's downloads and child processes put their temporary files where they are removed with ours.
@@ -96,14 +105,20 @@ def _run(entry_point, work, check, console: Console, log: Path) -> int:
         try:
             import mlflow
 
+            _use_absolute_store()
             run = mlflow.start_run()  # the one that `mlflow run` created: MLFLOW_RUN_ID names it
             step = Step(entry_point, {}, run, console, Path(scratch))
             try:
                 _name_run(step)
                 step.params = parse_parameters(entry_point, sys.argv[1:])
-                if check:
-                    check(step.params)
-                _work(step, work)
+                check(step.params)
+                step.params = resolve(step.params)
+                print_before = fingerprint(
+                    step.client, entry_point, step.params
+                )  # what is edited meanwhile is not in it
+                work(step, **step.params)
+                _ignore_signals()  # from here on it is finished
+                step.tag(**{FINGERPRINT_TAG: print_before})
                 step.client.log_artifact(step.run_id, str(_redacted(log, Path(scratch))), LOGS)
                 mlflow.end_run()
             except BaseException as error:
@@ -129,10 +144,15 @@ def _run(entry_point, work, check, console: Console, log: Path) -> int:
             tempfile.tempdir = None
 
 
-def _work(step: Step, work: Callable[..., None]) -> None:
-    code = code_digest(step.entry_point)  # before the work: what is edited meanwhile did not do it
-    work(step, **step.params)
-    step.tag(**{FINGERPRINT_TAG: fingerprint(step.client, step.entry_point, step.params, code)})
+def _use_absolute_store() -> None:
+    """A relative SQLite address would mean another file in a child process that runs in another folder."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    path = uri.removeprefix("sqlite:///")
+    if path != uri and not os.path.isabs(path):
+        mlflow.set_tracking_uri(f"sqlite:///{os.path.abspath(path)}")
+        os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
 
 
 def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
@@ -167,15 +187,22 @@ def _record_failure(step: Step, cause: str, trace: str, log: Path) -> None:
     step.tag(**{ERROR_TAG: cause[:5000]})
     step.client.log_text(step.run_id, redact(trace), f"{LOGS}/traceback.txt")
     step.client.log_artifact(step.run_id, str(_redacted(log, step.scratch)), LOGS)
+    discard_results(step.client, step.run)
+
+
+def discard_results(client: "MlflowClient", run: "Run") -> None:
+    """Delete what a run that failed has logged, its logs excepted: artifacts, registered versions, logged models."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    store = get_artifact_repository(step.run.info.artifact_uri)
-    for artifact in step.client.list_artifacts(step.run_id):
+    for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+        client.delete_model_version(version.name, version.version)
+    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+        get_artifact_repository(model.artifact_location).delete_artifacts()
+        client.delete_logged_model(model.model_id)
+    store = get_artifact_repository(run.info.artifact_uri)
+    for artifact in client.list_artifacts(run.info.run_id):
         if artifact.path != LOGS:
             store.delete_artifacts(artifact.path)
-    experiment = [step.run.info.experiment_id]
-    for model in step.client.search_logged_models(experiment, f"source_run_id = '{step.run_id}'"):
-        step.client.delete_logged_model(model.model_id)
 
 
 def _redacted(log: Path, scratch: Path) -> Path:

@@ -3,7 +3,7 @@
 
 Measures, in a fresh clone of this checkout's HEAD, from an empty tracking store, with the environment already built:
 wall time of a cold `mlflow run . --env-manager uv` and of a second one with nothing changed, each --reps times in
-turn; the processes that the second starts; `git status` afterwards; the bytes in the artifact store against the budget
+turn; the child runs that the second starts; `git status` afterwards; the bytes in the artifact store against the budget
 (the checkpoint once, the ONNX folder twice).
 
 Usage: python tests/benchmarks/pipeline.py OUT.json [--reps N]      (mlflow and uv on PATH)
@@ -87,7 +87,7 @@ def main() -> None:
         return statistics.median(sample[name] for sample in samples)
 
     print(f"cold main       {median('cold_s'):6.1f} s")
-    print(f"second main     {median('second_s'):6.1f} s, {median('second_child_runs'):.0f} child processes")
+    print(f"second main     {median('second_s'):6.1f} s, {median('second_child_runs'):.0f} child runs")
     print(f"artifact store  {median('store_bytes') / 1e6:6.2f} MB, budget {median('budget_bytes') / 1e6:.2f} MB")
     print(f"git status      {'clean' if not any(sample['git_status'] for sample in samples) else 'NOT clean'}")
 

@@ -21,6 +21,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
         ({"temperature": 0.7, "top_p": 0.9, "top_k": 40}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40}),
         ({"stop": "end"}, {"stop": ("end",)}),
         ({"stop": np.array(["a", "b"])}, {"stop": ("a", "b")}),
+        ({"tools": np.array([]), "custom_inputs": {}}, {}),
         ({"n": 1, "stream": False, "presence_penalty": 0.0}, {}),
     ],
 )
@@ -51,6 +52,8 @@ def test_accepted(fields, expected):
         ({"stream": True}, "stream is true"),
         ({"presence_penalty": 0.5}, "presence_penalty is 0.5"),
         ({"tools": [{"type": "function"}]}, "tools is"),
+        ({"tools": np.array([{"type": "function"}])}, "tools is"),
+        ({"max_tokens": math.inf}, "max_tokens is Infinity"),
     ],
 )
 def test_refused(fields, message):

@@ -124,6 +124,15 @@ def test_pickled_weights_are_refused_by_name(folder):
         build_manifest(folder)
 
 
+def test_a_missing_shard_is_named(folder):
+    index = {
+        "weight_map": {"model.norm.weight": "model.safetensors", "lm_head.bias": "model-00002-of-00002.safetensors"}
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(StepError, match=r"model-00002-of-00002\.safetensors, .* is missing"):
+        build_manifest(folder)
+
+
 def test_weights_that_are_not_safetensors_are_refused_by_name(folder):
     (folder / "model.safetensors").write_bytes(b"\xff" * 4000)
     with pytest.raises(StepError, match=r"model\.safetensors is not a safetensors file"):
@@ -137,6 +146,9 @@ def test_weights_that_are_not_safetensors_are_refused_by_name(folder):
         ("params/tiny-phi3", "folder", "tiny-phi3"),
         ("runs:/0123/checkpoint", "artifact", "checkpoint"),
         ("s3://bucket/models/mine", "artifact", "mine"),
+        ("models:/phi/3", "artifact", "phi"),
+        ("models:/phi@champion", "artifact", "phi"),
+        ("params/tiny-phi3/.", "folder", "tiny-phi3"),
     ],
 )
 def test_the_kinds_of_source(text, kind, name):

@@ -69,6 +69,14 @@ def test_seven_wrong_of_fifty_is_an_accuracy_of_86_percent_and_sleep_is_latency(
     assert metrics["peak_memory_mb"] > 50
 
 
+def test_memory_is_the_workers_own_and_not_its_parents(echo, tmp_path):
+    """Linux lets a child inherit its parent's peak in getrusage."""
+    ballast = bytearray(1 << 30)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    measured = measure("model", echo, items("a"), tmp_path, lambda: None)
+    assert measured.peak_rss_bytes < len(ballast)
+
+
 def test_a_model_that_fails_is_named_with_the_cause(echo, tmp_path):
     with pytest.raises(StepError, match="no-such-model could not be evaluated: .*"):
         measure("model", str(tmp_path / "no-such-model"), items("a"), tmp_path, lambda: None)
@@ -118,8 +126,13 @@ def test_gates(gate, failed):
 def test_the_champion_is_the_fastest_decoder():
     slow, fast = METRICS | {"decode_tokens_per_s": 10.0}, METRICS | {"decode_tokens_per_s": 20.0}
     assert choose_champion({"a": slow, "b": fast, "c": METRICS}) == "b"
-    assert choose_champion({"c": METRICS}) is None
     assert choose_champion({}) is None
+
+
+def test_models_that_answer_too_briefly_to_be_timed_come_last_by_their_first_token():
+    timed, late = METRICS | {"decode_tokens_per_s": 10.0}, METRICS | {"ttft_ms": 9.0}
+    assert choose_champion({"late": late, "early": METRICS}) == "early"
+    assert choose_champion({"early": METRICS, "timed": timed}) == "timed"
 
 
 @pytest.mark.parametrize(
