@@ -58,9 +58,8 @@ def fetch_model(step: Step, source: str, revision: str, adapter: str) -> None:
         manifest = build_manifest(folder, bar.update)
     for entry in manifest["files"]:
         if stated.get(entry["path"], entry["sha256"]) != entry["sha256"]:
-            raise StepError(
-                f"{entry['path']} is not what the hub says it is (SHA-256): delete {(folder / entry['path']).resolve()}, rerun"
-            )
+            file = (folder / entry["path"]).resolve()
+            raise StepError(f"{entry['path']} is not what the hub says it is (SHA-256): delete {file}, and run again")
     commit = revision if place.kind == "hub" else ""
     manifest = {"source": {"kind": place.kind, "location": source, "name": place.name, "commit": commit}} | manifest
     step.log_json(manifest, MANIFEST)
