@@ -13,7 +13,7 @@ from steps.errors import StepError
 from steps.evaluation.evalset import Item, read_evalset
 from steps.evaluation.gates import choose_champion, failures, read_gates
 from steps.evaluation.measure import MAX_TOKENS, SPEED, Measured, environment, figures, measure
-from steps.evaluation.table import COLUMNS, markdown_table, row
+from steps.evaluation.table import COLUMNS, markdown_table, row, verdict
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id
 from steps.tracking.project import ROOT
@@ -153,12 +153,10 @@ def _judge_versions(step: Step, registered_model: str, entries: list[dict]) -> N
 
 def _summarise(step: Step, evaluation: dict, registered_model: str) -> None:
     entries = evaluation["models"]
-    champion = next((entry for entry in entries if entry["champion"]), None)
-    verdict = f"champion: {champion['model']}" if champion else "no champion: no model passed every gate"
-    step.tag(champion=champion["model"] if champion else "none")
+    step.tag(champion=next((entry["model"] for entry in entries if entry["champion"]), "none"))
     step.summarise(
-        f"{len(entries)} models on {evaluation['evalset']['items']} questions, {verdict}",
-        f"**{verdict}**{f' of `{registered_model}`' if registered_model else ''}\n\n"
+        f"{len(entries)} models on {evaluation['evalset']['items']} questions, {verdict(entries)}",
+        f"**{verdict(entries)}**{f' of `{registered_model}`' if registered_model else ''}\n\n"
         + markdown_table([row(entry) for entry in entries], COLUMNS)
         + f"\n\n{evaluation['evalset']['items']} questions of `{evaluation['evalset']['path']}`, gates of "
         f"`{evaluation['gates']['path']}`, on {evaluation['environment']['usable_cpus']} CPUs "

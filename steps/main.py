@@ -6,7 +6,7 @@ from typing import Any
 
 from steps import convert_onnx, evaluate, fetch_model, wrap_custom, wrap_transformer
 from steps.errors import one_of
-from steps.evaluation.table import COLUMNS, markdown_table, row, text_table
+from steps.evaluation.table import COLUMNS, markdown_table, row, text_table, verdict
 from steps.tracking.inputs import read_json
 from steps.tracking.pipeline import Pipeline
 from steps.tracking.profile import read_profile
@@ -127,7 +127,7 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     lines = ["", text_table([row(entry) for entry in evaluation["models"]]), "", f"look   {look}"]
     champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
     if not champion:
-        return [*lines, "No model passed every gate, so none is the champion."]
+        return [*lines, verdict(evaluation["models"])]
     uri = champion["uri"]
     if registered_model:
         uri = f"models:/{registered_model}@{CHAMPION}"
@@ -154,24 +154,19 @@ def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluatio
     for name, run, _ in pipeline.done:
         tags.setdefault(f"{name}_run", []).append(run.info.run_id)
     step.tag(profile=profile, **{key: ",".join(ids) for key, ids in tags.items()})
-    verdict, parts = "not evaluated", []
+    outcome, parts = "not evaluated", []
     if evaluation:
-        shown = [row(entry) for entry in evaluation["models"]]
-        champion = next(
-            (cells for cells, entry in zip(shown, evaluation["models"], strict=True) if entry["champion"]), None
-        )
-        verdict = f"champion: {champion['model']}" if champion else "no model passed every gate"
-        figures = (
-            f", {champion['accuracy']} exact answers, {champion['agreement']} as in PyTorch, "
-            f"{champion['decode tok/s']} tokens/s in {champion['memory MB']} MB"
-            if champion
-            else ""
-        )
-        parts += [f"**{verdict[0].upper()}{verdict[1:]}**{figures}", markdown_table(shown, COLUMNS)]
+        entries = evaluation["models"]
+        outcome = verdict(entries)
+        headline = f"**{outcome[0].upper()}{outcome[1:]}**"
+        for cells in (row(entry) for entry in entries if entry["champion"]):
+            headline += f", {cells['accuracy']} exact answers, {cells['agreement']} as in PyTorch, "
+            headline += f"{cells['decode tok/s']} tokens/s in {cells['memory MB']} MB"
+        parts += [headline, markdown_table([row(entry) for entry in entries], COLUMNS)]
     if rows:
         parts += ["**Steps**", markdown_table(rows, ("step", "run", "", "result"))]
     parts += [f"**Note**: {note}"] if note else []
-    step.summarise(f"profile {profile}, {verdict}", "\n\n".join(parts))
+    step.summarise(f"profile {profile}, {outcome}", "\n\n".join(parts))
 
 
 if __name__ == "__main__":

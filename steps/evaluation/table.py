@@ -34,6 +34,15 @@ def row(entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def verdict(entries: list[dict[str, Any]]) -> str:
+    """What the models of evaluation.json came to, in a few words."""
+    champion = next((entry["model"] for entry in entries if entry["champion"]), None)
+    if champion:
+        return f"champion: {champion}"
+    passed = any(not entry["failed_gates"] for entry in entries)
+    return f"no champion: no {'registered version' if passed else 'model'} passed every gate"
+
+
 def text_table(rows: list[dict[str, str]], columns: tuple[str, ...] = COLUMNS) -> str:
     """Aligned columns for a terminal; the first and the last to the left, the figures to the right."""
     widths = [max(len(column), *(len(cells[column]) for cells in rows)) for column in columns]

@@ -113,12 +113,11 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                 step.params = parse_parameters(entry_point, sys.argv[1:])
                 check(step.params)
                 step.params = resolve(step.params)
-                print_before = fingerprint(
-                    step.client, entry_point, step.params
-                )  # what is edited meanwhile is not in it
+                # Taken before the work: what is edited meanwhile did not do it.
+                identity = fingerprint(step.client, entry_point, step.params)
                 work(step, **step.params)
                 _ignore_signals()  # from here on it is finished
-                step.tag(**{FINGERPRINT_TAG: print_before})
+                step.tag(**{FINGERPRINT_TAG: identity})
                 step.client.log_artifact(step.run_id, str(_redacted(log, Path(scratch))), LOGS)
                 mlflow.end_run()
             except BaseException as error:
