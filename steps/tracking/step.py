@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -124,6 +125,7 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                 _ignore_signals()
                 killed = isinstance(error, KeyboardInterrupt)
                 cause = "interrupted" if killed else one_line(error)
+                _empty(Path(scratch))  # makes room to record the failure where the disk is full
                 try:
                     _record_failure(step, cause, traceback.format_exc(), log)
                 except Exception as problem:
@@ -162,7 +164,7 @@ def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
 def one_line(error: BaseException) -> str:
     """The cause of a failure as one line, with the type's name unless it was written for the user."""
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if _is_full_disk(error):
         return (
             f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
         )
@@ -170,7 +172,11 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_for_the_user(error: BaseException) -> bool:
-    return isinstance(error, StepError)
+    return isinstance(error, StepError) or _is_full_disk(error)
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def _name_run(step: Step) -> None:
@@ -202,6 +208,14 @@ def discard_results(client: "MlflowClient", run: "Run") -> None:
     for artifact in client.list_artifacts(run.info.run_id):
         if artifact.path != LOGS:
             store.delete_artifacts(artifact.path)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _redacted(log: Path, scratch: Path) -> Path:
