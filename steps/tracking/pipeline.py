@@ -1,5 +1,6 @@
 """Run the steps as child runs of `main`: reuse what is finished, start the rest, and leave no run open."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -13,6 +14,18 @@ from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, SUMMARY_
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+
+def _end_child_processes() -> None:
+    """Ask the processes that this one started to end, and wait; kill what has not ended after half a minute."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for child in psutil.wait_procs(children, timeout=30)[1]:
+        child.kill()
 
 
 class Pipeline:
@@ -80,6 +93,7 @@ class Pipeline:
             cause = child.data.tags.get(ERROR_TAG, "its process ended without a word: killed, or out of memory")
             raise StepError(f"{entry_point} failed (run {child.info.run_id}): {cause}") from None
         except BaseException:
+            _end_child_processes()  # a signal just after the start of one finds MLflow without a hold on it
             self._close(entry_point)
             raise
         return self._main.client.get_run(submitted.run_id)

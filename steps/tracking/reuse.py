@@ -95,7 +95,8 @@ def _identity(client: "MlflowClient", key: str, value: str) -> object:
     if key in RUN_PARAMETERS and value:
         return _run_identity(client, value)
     if key in FILE_PARAMETERS and value and (ROOT / value).exists():
-        return _tree_digest(ROOT / value)
+        digest = _tree_digest(ROOT / value)
+        return [value, digest] if key == "source" else digest  # later steps read a source where it is
     return value
 
 

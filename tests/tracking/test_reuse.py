@@ -30,16 +30,25 @@ def client(tmp_path, monkeypatch):
 PARAMS = {"source": "params/tiny-phi3", "revision": "", "adapter": ""}
 
 
+def test_an_evaluation_set_counts_by_its_content_alone(copy, client, tmp_path):
+    shipped = "params/evalsets/tiny-qa.jsonl"
+    shutil.copy(copy / shipped, tmp_path / "same.jsonl")
+    prints = [reuse.fingerprint(client, "evaluate", {"evalset": s}) for s in (shipped, str(tmp_path / "same.jsonl"))]
+    assert prints[0] == prints[1]
+
+
 def test_another_checkout_of_the_same_files_has_the_same(copy, client, tmp_path, monkeypatch):
     first = reuse.fingerprint(client, "fetch_model", PARAMS)
     monkeypatch.setattr(reuse, "ROOT", checkout(tmp_path / "other"))
     assert reuse.fingerprint(client, "fetch_model", PARAMS) == first
 
 
-def test_a_folder_counts_by_its_content_and_not_by_its_place(copy, client, tmp_path):
-    first = reuse.fingerprint(client, "fetch_model", PARAMS)
+def test_a_source_folder_counts_by_its_address_and_its_content(copy, client, tmp_path):
+    """By its address too, because the steps that follow read the weights there."""
     moved = shutil.copytree(TINY, tmp_path / "moved")
-    assert reuse.fingerprint(client, "fetch_model", PARAMS | {"source": str(moved)}) == first
+    first = reuse.fingerprint(client, "fetch_model", PARAMS | {"source": str(moved)})
+    assert first != reuse.fingerprint(client, "fetch_model", PARAMS)
+    assert first == reuse.fingerprint(client, "fetch_model", PARAMS | {"source": str(moved)})
     (moved / "config.json").write_text((moved / "config.json").read_text() + " ")
     assert reuse.fingerprint(client, "fetch_model", PARAMS | {"source": str(moved)}) != first
 
