@@ -202,3 +202,17 @@ def test_a_token_is_in_no_run(local, hub, tmp_path):
     for secret in (b"wrong-planted-secret", b"right-token", hub.url.encode()):
         for file in [path for path in local.home.rglob("*") if path.is_file() and "hf" not in path.parts]:
             assert secret not in file.read_bytes(), (secret, file)
+
+
+def test_a_file_cut_short_in_the_hubs_cache_is_fetched_again(local, hub):
+    from tests.hub import Repo
+
+    hub.repos["somebody/open"] = Repo({path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "d" * 40})
+    env = {"HF_ENDPOINT": hub.url}
+    assert local.run("fetch_model", env, source="somebody/open").code == 0
+    (weights,) = (local.home / "hf").glob("**/models--somebody--open/snapshots/*/model.safetensors")
+    blob = weights.resolve()
+    blob.write_bytes(blob.read_bytes()[:1000])
+    result = local.run("wrap_transformer", env, checkpoint_run=local.latest("fetch_model").info.run_id)
+    assert result.code == 0, result.err
+    assert weights.read_bytes() == (TINY / "model.safetensors").read_bytes()
