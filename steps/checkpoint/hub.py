@@ -7,17 +7,19 @@ mean there. Nothing but an allow-list is fetched: no pickles, no Python.
 import fnmatch
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from steps.checkpoint.inspect import ALLOWED, check_architecture, check_files, read_config
+from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter_files, read_adapter_config
+from steps.checkpoint.inspect import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, read_config
 from steps.disk import need_space
 from steps.errors import StepError
 
 _TRIES = 10
+_CONFIG = "config.json"
 
 
-def resolve_commit(repo: str, revision: str) -> str:
+def resolve_commit(repo: str, revision: str, adapter: bool = False) -> str:
     """The 40-hex commit that a branch, tag or commit of a repository names now.
 
     Without a connection, the commit that the cache last saw for that name.
@@ -25,14 +27,15 @@ def resolve_commit(repo: str, revision: str) -> str:
     Raises:
         StepError: no such repository or revision, no access, or no connection and nothing cached.
     """
-    return _config(repo, revision, online=_reachable()).parent.name
+    return _config(repo, revision, ADAPTER_CONFIG if adapter else _CONFIG, online=_reachable()).parent.name
 
 
-def fetch(repo: str, commit: str, bar_class: type | None = None) -> tuple[Path, dict[str, str]]:
-    """Bring the allowed files of a commit into the cache, config.json first, so that a refusal costs nothing.
+def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool = False) -> tuple[Path, dict[str, str]]:
+    """Bring the allowed files of a commit into the cache, its config first, so that a refusal costs nothing.
 
     Args:
         bar_class: a tqdm class for the progress bars.
+        adapter: whether a PEFT adapter is wanted and not a checkpoint.
 
     Returns:
         The snapshot's folder, and the SHA-256 that the hub states for each file it keeps in LFS.
@@ -43,15 +46,18 @@ def fetch(repo: str, commit: str, bar_class: type | None = None) -> tuple[Path, 
     from huggingface_hub import HfApi, constants, snapshot_download
 
     online = _reachable()
-    check_architecture(read_config(_config(repo, commit, online).parent))
+    if adapter:
+        read_adapter_config(_config(repo, commit, ADAPTER_CONFIG, online).parent)
+    else:
+        check_architecture(read_config(_config(repo, commit, _CONFIG, online).parent))
     if not online:  # everything may be here already
         return Path(
             _explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))
         ), {}
     info = _explained(repo, commit, lambda: HfApi().model_info(repo, revision=commit, files_metadata=True))
     files = {file.rfilename: file for file in info.siblings}
-    check_files(files)
-    wanted = [file for name, file in files.items() if is_allowed(name)]
+    (check_adapter_files if adapter else check_files)(files)
+    wanted = [file for name, file in files.items() if is_allowed(name, ADAPTER_FILES if adapter else ALLOWED)]
     cache = Path(constants.HF_HUB_CACHE)
     blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
     missing = [f.size or 0 for f in wanted if not (blobs / (f.lfs.sha256 if f.lfs else f.blob_id or "-")).exists()]
@@ -74,13 +80,13 @@ def _download(repo: str, commit: str, names: list[str], bar_class: type | None) 
             time.sleep(1)
 
 
-def _config(repo: str, revision: str, online: bool) -> Path:
-    """config.json in the cache; the client resolves the revision and remembers what it named."""
+def _config(repo: str, revision: str, name: str, online: bool) -> Path:
+    """The config in the cache; the client resolves the revision and remembers what it named."""
     from huggingface_hub import hf_hub_download
 
     return Path(
         _explained(
-            repo, revision, lambda: hf_hub_download(repo, "config.json", revision=revision, local_files_only=not online)
+            repo, revision, lambda: hf_hub_download(repo, name, revision=revision, local_files_only=not online), name
         )
     )
 
@@ -107,12 +113,12 @@ def stay_offline() -> None:
     constants.HF_HUB_OFFLINE = True
 
 
-def is_allowed(name: str) -> bool:
-    """Whether a file at the top of a checkpoint is one that this project reads."""
-    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
+def is_allowed(name: str, allowed: Iterable[str] = ALLOWED) -> bool:
+    """Whether a file at the top of a checkpoint, or an adapter, is one that this project reads."""
+    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
 
 
-def _explained(repo: str, revision: str, call: Callable):
+def _explained(repo: str, revision: str, call: Callable, wanted: str = _CONFIG):
     """`call()`, with the hub's errors as one line each. The client tries again, and resumes, by itself.
 
     Raises:
@@ -136,7 +142,8 @@ def _explained(repo: str, revision: str, call: Callable):
         if isinstance(error, errors.LocalEntryNotFoundError):  # the client's word for any failure to reach the hub
             reason = _no_answer(repo, error.__cause__)
         else:
-            reason = f"{repo} at revision {revision!r} has no config.json: it is not a transformers checkpoint"
+            what = "a PEFT adapter" if wanted == ADAPTER_CONFIG else "a transformers checkpoint"
+            reason = f"{repo} at revision {revision!r} has no {wanted}: it is not {what}"
     except (requests.RequestException, errors.OfflineModeIsEnabled) as error:
         reason = _no_answer(repo, error)
     raise StepError(reason)
@@ -150,5 +157,5 @@ def _no_answer(repo: str, error: BaseException | None) -> str:
         return f"{repo}: the hub answered {status}, again and again: try later"
     return (
         f"the hub cannot be reached for {repo} and its files are not all in the cache: check the network (HF_ENDPOINT "
-        "names a mirror), or give a local folder as the source"
+        "names a mirror), or give a local folder in its place"
     )

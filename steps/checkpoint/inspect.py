@@ -24,7 +24,8 @@ ALLOWED = (
     "NOTICE*",
     "README.md",
 )
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,20 @@ class Weights:
 
 
 def check_files(names: Iterable[str]) -> None:
-    """Refuse a checkpoint without safetensors weights.
+    """Refuse a checkpoint without safetensors weights, and one with an adapter in it.
 
     Raises:
-        StepError: naming the pickled file that it has instead, if any.
+        StepError: naming the adapter, or the pickled file that it has instead of safetensors, if any.
     """
     names = sorted(name for name in names if "/" not in name)
+    if ADAPTER_CONFIG in names:  # transformers would load the adapter without a word, and the ONNX exporters would not
+        raise StepError(
+            f"the source holds {ADAPTER_CONFIG}, and so a PEFT adapter: give a folder or repository with the adapter "
+            "as the parameter adapter, and one with the model that it was made for, and no adapter, as the source"
+        )
     if any(name.endswith(".safetensors") for name in names):
         return
-    pickled = [name for name in names if name.endswith(_PICKLED)]
+    pickled = [name for name in names if name.endswith(PICKLED)]
     if pickled:
         raise StepError(
             f"{pickled[0]} is pickled, and loading a pickle runs whatever code is in it: "
@@ -98,36 +104,47 @@ def _defines(model_type: str, architecture: str) -> bool:
     return module.is_file() and f"\nclass {architecture}(" in module.read_text(encoding="utf-8")
 
 
-def read_weights(folder: Path) -> Weights:
-    """Read the headers of every safetensors file of a folder and check them against the files' sizes.
+def read_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data of a safetensors file begins, and tensor -> dtype, shape, data_offsets [begin, end] from there.
 
     The format: 8 bytes with the header's length N, little-endian; N bytes of JSON; the data
     (https://huggingface.co/docs/safetensors, "Format").
 
     Raises:
-        StepError: a file is truncated or not safetensors, named.
+        StepError: the file is truncated or not safetensors.
+    """
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > 100 << 20:
+                raise ValueError("the header is too long")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        for entry in header.values():
+            math.prod(entry["shape"]), entry["dtype"].upper()
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StepError(f"{file.name} is not a safetensors file ({error}): fetch or save it again") from None
+    if end != file.stat().st_size:
+        raise StepError(
+            f"{file.name} has {file.stat().st_size} bytes and its header says {end}: fetch or save it again"
+        )
+    return 8 + length, header
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the headers of every safetensors file of a folder and check them against the files' sizes.
+
+    Raises:
+        StepError: a file is truncated or not safetensors, named, or one that the index lists is missing.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     sizes: dict[str, int] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                if length > 100 << 20:
-                    raise ValueError("the header is too long")
-                header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-            for name, entry in header.items():
-                shapes[name] = tuple(entry["shape"])
-                dtype = entry["dtype"]
-                sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry["shape"])
-        except (struct.error, ValueError, KeyError, TypeError) as error:
-            raise StepError(f"{file.name} is not a safetensors file ({error}): fetch or save it again") from None
-        if end != file.stat().st_size:
-            raise StepError(
-                f"{file.name} has {file.stat().st_size} bytes and its header says {end}: fetch or save it again"
-            )
+        for name, entry in read_header(file)[1].items():
+            shapes[name] = tuple(entry["shape"])
+            dtype = entry["dtype"]
+            sizes[dtype] = sizes.get(dtype, 0) + math.prod(entry["shape"])
     _check_index(folder, shapes)
     names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     common = max(sizes, key=sizes.get, default="none")
@@ -161,14 +178,16 @@ def architecture_facts(config: dict[str, Any], weights: Weights) -> dict[str, An
     if embedding and embedding != (vocab, hidden):
         raise StepError(
             f"config.json says vocab_size {vocab} and hidden_size {hidden}, but model.embed_tokens.weight is "
-            f"{embedding[0]} x {embedding[1]}: the config and the weights are of different models"
+            f"{embedding[0]} x {embedding[1]}: they are of different models"
         )
     layers = {name.split(".")[2] for name in weights.shapes if name.startswith("model.layers.")}
     if layers and len(layers) != config.get("num_hidden_layers"):
         raise StepError(
             f"config.json says num_hidden_layers {config.get('num_hidden_layers')}, but the weights hold "
-            f"{len(layers)}: the config and the weights are of different models"
+            f"{len(layers)}: they are of different models"
         )
+    if config["architectures"][0] == "Phi3ForCausalLM":
+        _check_phi3(config, weights)
     scaling = config.get("rope_scaling") or {}
     return {
         "architecture": config["architectures"][0],
@@ -184,3 +203,35 @@ def architecture_facts(config: dict[str, Any], weights: Weights) -> dict[str, An
         "partial_rotary_factor": config.get("partial_rotary_factor", 1.0),
         "tied_embeddings": bool(config.get("tie_word_embeddings", False)),
     }
+
+
+def _check_phi3(config: dict[str, Any], weights: Weights) -> None:
+    """The matrices of every layer must be those of the config: attention and MLP are each packed into one.
+
+    Raises:
+        StepError: naming the first that is missing or of another shape.
+    """
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    packed = (heads + 2 * (config.get("num_key_value_heads") or heads)) * size
+    layer = {
+        "self_attn.qkv_proj": (packed, hidden),
+        "self_attn.o_proj": (hidden, heads * size),
+        "mlp.gate_up_proj": (2 * inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    expected = {
+        f"model.layers.{number}.{name}.weight": shape
+        for number in range(config["num_hidden_layers"])
+        for name, shape in layer.items()
+    }
+    if not config.get("tie_word_embeddings"):
+        expected["lm_head.weight"] = (config["vocab_size"], hidden)
+    for name, shape in expected.items():
+        found = weights.shapes.get(name)
+        if found != shape:
+            raise StepError(
+                f"config.json asks for {name} of {shape[0]} x {shape[1]}, and the weights have "
+                f"{' x '.join(map(str, found)) if found else 'none'}: they are of different models"
+            )

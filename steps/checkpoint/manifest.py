@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: its files with sizes and SHA-256, its licence, and the facts of its architecture."""
+"""The manifest of a checkpoint, or an adapter: its files with sizes and SHA-256, its licence, and its facts."""
 
 import hashlib
 import re
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter
 from steps.checkpoint.hub import is_allowed
 from steps.checkpoint.inspect import architecture_facts, check_architecture, check_files, read_config, read_weights
 from steps.errors import StepError
@@ -28,16 +29,30 @@ def build_manifest(folder: Path, progress: Callable[[int], object] = lambda coun
     config = read_config(folder)
     check_architecture(config)
     facts = architecture_facts(config, read_weights(folder))
-    files = [
-        {"path": name, "size": (folder / name).stat().st_size, "sha256": sha256(folder / name, progress)}
-        for name in names
-        if is_allowed(name)
-    ]
+    files = _files(folder, [name for name in names if is_allowed(name)], progress)
     return {"format": FORMAT, "licence": _licence(folder), "architecture": facts, "files": files}
 
 
+def build_adapter_manifest(folder: Path, base: Path) -> dict[str, Any]:
+    """Describe the adapter in a folder; refuse one that cannot be merged into the checkpoint in the folder `base`.
+
+    Raises:
+        StepError: see adapter.check_adapter.
+    """
+    facts = check_adapter(folder, base)
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_allowed(path.name, ADAPTER_FILES))
+    return {"format": FORMAT, "licence": _licence(folder), **facts, "files": _files(folder, names)}
+
+
+def _files(folder: Path, names: list[str], progress: Callable[[int], object] = lambda count: None) -> list[dict]:
+    return [
+        {"path": name, "size": (folder / name).stat().st_size, "sha256": sha256(folder / name, progress)}
+        for name in names
+    ]
+
+
 def verify(folder: Path, manifest: dict[str, Any], progress: Callable[[int], object] = lambda count: None) -> None:
-    """Check every file of the manifest, sizes first.
+    """Check every file of the manifest, a checkpoint's or an adapter's, sizes first.
 
     Raises:
         StepError: naming the first file that is missing or different, or the manifest is not one.
@@ -50,7 +65,7 @@ def verify(folder: Path, manifest: dict[str, Any], progress: Callable[[int], obj
         raise StepError(f"checkpoint/manifest.json is damaged ({error!r}): run fetch_model again") from None
     for path, size, _ in files:
         if not path.is_file():
-            raise StepError(f"{path.name} of the checkpoint is missing in {folder}: run fetch_model again")
+            raise StepError(f"{path.name} is missing in {folder}: run fetch_model again")
         if path.stat().st_size != size:
             raise StepError(
                 f"{path.name} in {folder} has {path.stat().st_size} bytes, the manifest says {size}: "

@@ -1,4 +1,4 @@
-"""The three kinds of source: a hub repository, a local folder, an MLflow artifact URI."""
+"""The three kinds of source, of a checkpoint or an adapter: a hub repository, a local folder, an artifact URI."""
 
 import re
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint is: `text` as it was given, and for a folder its path."""
+    """Where something is: `text` as it was given, without a revision; for a folder its path."""
 
     kind: Literal["hub", "folder", "artifact"]
     text: str
     folder: Path | None = None
+    revision: str = ""  # of an adapter on a hub, where one was given
 
     @property
     def name(self) -> str:
@@ -31,12 +32,18 @@ class Source:
             return re.split(r"[/@]", self.text.removeprefix("models:/").strip("/"))[0]
         return self.text.rstrip("/").rpartition("/")[2]
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is there may change and has no version to pin: an object store or a file share."""
+        return self.kind == "artifact" and not self.text.startswith(("runs:/", "models:/", "mlflow-artifacts:/"))
 
-def parse_source(text: str, root: Path) -> Source:
+
+def parse_source(text: str, root: Path, parameter: str = "source") -> Source:
     """Tell which kind of source `text` names; a folder that exists wins over a repository of the same name.
 
     Args:
         root: what relative folders are relative to, the project's folder.
+        parameter: `source`, or `adapter`, which has no parameter beside it for a revision and so may hold one.
 
     Raises:
         StepError: it is none of the three.
@@ -46,10 +53,12 @@ def parse_source(text: str, root: Path) -> Source:
         return Source("folder", text, folder)
     if _ARTIFACT_URI.match(text):
         return Source("artifact", text)
-    if _REPO_ID.fullmatch(text) and not text.startswith((".", "~")):
-        return Source("hub", text)
+    repo, at, revision = text.partition("@") if parameter == "adapter" else (text, "", "")
+    if _REPO_ID.fullmatch(repo) and not repo.startswith((".", "~")) and bool(at) == bool(revision):
+        return Source("hub", repo, revision=revision)
+    form = "owner/name, or owner/name@revision" if parameter == "adapter" else "owner/name"
     raise StepError(
-        f"source is {text!r}; expected a hub repository (owner/name), a folder that exists (absolute, or relative to "
+        f"{parameter} is {text!r}; expected a hub repository ({form}), a folder that exists (absolute, or relative to "
         "the project's folder), or an artifact URI (runs:/..., models:/..., s3://...)"
     )
 

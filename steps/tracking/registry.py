@@ -71,7 +71,7 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str
     return found
 
 
-def pinned_model(uri: str) -> str:
+def pinned_model(uri: str, parameter: str = "source") -> str:
     """`models:/name@alias` as `models:/name/version`; any other URI as it is.
 
     Raises:
@@ -86,7 +86,7 @@ def pinned_model(uri: str) -> str:
     try:
         return f"models:/{name}/{MlflowClient().get_model_version_by_alias(name, alias).version}"
     except MlflowException as error:
-        raise StepError(f"source is {uri!r}: {' '.join(str(error).split())}") from None
+        raise StepError(f"{parameter} is {uri!r}: {' '.join(str(error).split())}") from None
 
 
 def champion_version(client: "MlflowClient", registered_model: str) -> str | None:

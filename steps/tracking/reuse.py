@@ -8,9 +8,11 @@ store. Models count by their URIs: an evaluation is of just those, and moves the
 import ast
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steps.checkpoint.source import parse_source
 from steps.tracking.project import ROOT
 from steps.tracking.tags import ENTRY_POINT_TAG, FINGERPRINT_TAG, MODEL_URI_TAG, VERSION_TAG
 
@@ -96,7 +98,9 @@ def _identity(client: "MlflowClient", key: str, value: str) -> object:
         return _run_identity(client, value)
     if key in FILE_PARAMETERS and value and (ROOT / value).exists():
         digest = _tree_digest(ROOT / value)
-        return [value, digest] if key == "source" else digest  # later steps read a source where it is
+        return [value, digest] if key in ("source", "adapter") else digest  # later steps read those where they are
+    if key == "adapter" and value and parse_source(value, ROOT, key).moves:
+        return [value, time.time()]  # always read again, as a source there is by its revision
     return value
 
 

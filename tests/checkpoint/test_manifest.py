@@ -107,6 +107,8 @@ def test_a_damaged_manifest_is_refused(folder, damaged):
     ("changes", "message"),
     [
         ({"num_hidden_layers": 5}, "num_hidden_layers 5, but the weights hold 4"),
+        ({"num_key_value_heads": 6}, "asks for model.layers.0.self_attn.qkv_proj.weight of 576 x 192.* have 384 x 192"),
+        ({"intermediate_size": 400}, "asks for model.layers.0.mlp.gate_up_proj.weight of 800 x 192"),
         ({"hidden_size": 200}, "hidden_size 200, but model.embed_tokens.weight is 768 x 192"),
         ({"model_type": "phi3small", "architectures": ["Phi3SmallForCausalLM"]}, "architecture Phi3SmallForCausalLM"),
         ({"architectures": ["Phi3ForSequenceClassification"]}, "not a causal language model"),

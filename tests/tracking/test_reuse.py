@@ -53,6 +53,26 @@ def test_a_source_folder_counts_by_its_address_and_its_content(copy, client, tmp
     assert reuse.fingerprint(client, "fetch_model", PARAMS | {"source": str(moved)}) != first
 
 
+def test_an_adapter_folder_counts_as_a_source_does(copy, client, tmp_path):
+    prints = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(b"the same")
+        prints.append(reuse.fingerprint(client, "fetch_model", PARAMS | {"adapter": str(tmp_path / name)}))
+    (tmp_path / "one" / "adapter_model.safetensors").write_bytes(b"another")
+    prints.append(reuse.fingerprint(client, "fetch_model", PARAMS | {"adapter": str(tmp_path / "one")}))
+    assert len({reuse.fingerprint(client, "fetch_model", PARAMS), *prints}) == 4
+
+
+@pytest.mark.parametrize(
+    ("adapter", "again"),
+    [("me/lora@" + "a" * 40, True), ("models:/lora/3", True), ("runs:/x/lora", True), ("s3://bucket/lora", False)],
+)
+def test_an_adapter_that_is_pinned_is_not_read_again(copy, client, adapter, again):
+    prints = [reuse.fingerprint(client, "fetch_model", PARAMS | {"adapter": adapter}) for _ in range(2)]
+    assert (prints[0] == prints[1]) == again
+
+
 @pytest.mark.parametrize("changed", ["conda.yaml", "steps/fetch_model.py", "steps/checkpoint/hub.py", "steps/disk.py"])
 def test_code_and_environment_that_a_step_runs_change_it(copy, client, changed):
     first = reuse.fingerprint(client, "fetch_model", PARAMS)
