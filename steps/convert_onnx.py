@@ -8,6 +8,7 @@ from steps.checkpoint.manifest import sha256
 from steps.conversion.check import compare_first_tokens
 from steps.conversion.convert import convert
 from steps.conversion.options import check_choice, estimated_size
+from steps.conversion.tokenizer_check import compare_tokenizers
 from steps.disk import need_space, size_text
 from steps.errors import StepError
 from steps.tracking.checkpoint import verified_checkpoint
@@ -26,14 +27,22 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
     folder, manifest = verified_checkpoint(step, "checkpoint_run")
     stay_offline()  # everything is here
     _check_device(device)
-    size = estimated_size(precision, manifest["architecture"])
+    size = estimated_size(precision, options, manifest["architecture"])
     needs = [(Path(tempfile.gettempdir()), size), *local_store(step, size)]
     need_space(f"converting {manifest['source']['name']} to {precision}", needs)
 
     out = step.scratch / "onnx"
-    with step.console.phase(f"converting to {precision} with {exporter}"):
-        conversion = convert(folder, out, exporter, precision, options, device)
-    with step.console.phase("comparing its first tokens with the checkpoint's"):
+    what = f"converting to {precision} with {exporter}"
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    with (
+        step.console.phase(what)
+        if exporter == "optimum" or "stock=true" in options
+        else step.console.bar_class()(total=weights, unit="B", unit_scale=True, desc=what)
+    ) as bar:
+        progress = bar.update if bar else lambda count: None
+        conversion = convert(folder, out, exporter, precision, options, device, progress)
+    with step.console.phase("comparing its tokenizer and first tokens with the checkpoint's"):
+        conversion["tokenizer"] = compare_tokenizers(folder, out)
         conversion["check"] = compare_first_tokens(folder, out, precision)
     files = sorted(file for file in out.iterdir() if file.is_file())
     conversion["files"] = [{"path": f.name, "size": f.stat().st_size, "sha256": sha256(f)} for f in files]
@@ -43,12 +52,14 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
         step.client.log_artifacts(step.run_id, str(out), "onnx")
     step.log_json(conversion, "conversion.json")
     step.tag(exporter=exporter, precision=precision)
-    check_ = conversion["check"]
+    check_, limits = conversion["check"], conversion["limits"]
     line = (
         f"{precision} by {exporter}, {size_text(conversion['size_bytes'])}, "
         f"{check_['equal']} of {check_['tokens']} first tokens as in PyTorch"
+        f"{'; has known limits, see its page' if limits else ''}"
     )
-    step.summarise(line, f"**{manifest['source']['name']}** as ONNX: {line}. Details: `conversion.json`.")
+    notes = "".join(f"\n\nKnown limit of the runtime: {limit}" for limit in limits)
+    step.summarise(line, f"**{manifest['source']['name']}** as ONNX: {line}. Details: `conversion.json`.{notes}")
 
 
 def _check_device(device: str) -> None:

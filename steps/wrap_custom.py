@@ -37,9 +37,8 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     with step.console.phase("fetching the ONNX model"):
         folder = download(step, onnx_run, "onnx")
     options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
-    variant = "-".join(
-        ["onnx", exporter, precision, *(f"{key}-{value}" for key, value in conversion["options"].items())]
-    )
+    parts = (value if ":" in value else f"{key}-{value}" for key, value in conversion["options"].items())
+    variant = "-".join(["onnx", exporter, precision, *parts])
     tags = {
         "wrapper": f"onnx-{exporter}",
         "precision": precision,
@@ -53,7 +52,7 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     description = (
         f"{checkpoint['name']} as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
         f"Python model over ONNX Runtime GenAI; {size_text(size)}, neither torch nor transformers needed. "
-        f"Task {task}."
+        f"Task {task}." + "".join(f" Known limit: {limit}" for limit in conversion.get("limits", []))
     )
     import mlflow
     from mlflow.models import ModelSignature

@@ -287,14 +287,43 @@ def test_mlflows_own_flavor_still_refuses_optimums_model(converted, tmp_path):
         mlflow.transformers.save_model(generator, tmp_path / "model", pip_requirements=["mlflow"])
 
 
+def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, children):
+    profile = (ROOT / "params" / "tiny.yaml").read_text()
+    assert "convert_onnx:\n  precision: int4\n" in profile
+    sections = "convert_onnx:\n- {precision: int4}\n- {precision: int8, options: block_size=64}\n"
+    variants = profile.replace("convert_onnx:\n  precision: int4\n", sections)
+    (project.root / "params" / "variants.yaml").write_text(variants)
+    result = project.run("main", profile="variants")
+    assert result.code == 0, result.err
+    took = re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE)
+    assert [(name, how == "reused") for name, how in took if name in ("convert_onnx", "wrap_custom")] == [
+        ("convert_onnx", True),
+        ("convert_onnx", False),
+        ("wrap_custom", True),
+        ("wrap_custom", False),
+    ]
+    evaluated = project.latest("evaluate").info.artifact_uri
+    evaluation = mlflow.artifacts.load_dict(evaluated + "/evaluation.json")
+    assert sorted(entry["model"] for entry in evaluation["models"]) == [
+        "onnx-genai-int4",
+        "onnx-genai-int8-block_size-64",
+        "transformers-bfloat16",
+    ]
+
+
 def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):
-    with (project.root / "steps" / "evaluation" / "gates.py").open("a") as file:
+    with (project.root / "steps" / "conversion" / "limits.py").open("a") as file:
         file.write("# edited\n")
-    result = project.run("main", steps="convert_onnx,wrap_transformer,wrap_custom,evaluate")
+    result = project.run("main", steps="convert_onnx,wrap_transformer,wrap_custom")
     assert result.code == 0, result.err
     took = dict(re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE))
-    assert [took[name] for name in STEPS[:4]] == ["reused"] * 4
-    assert took["evaluate"] != "reused"
+    assert {name: how == "reused" for name, how in took.items()} == {
+        "fetch_model": True,
+        "convert_onnx": False,
+        "wrap_transformer": True,
+        "wrap_custom": False,
+        "main": False,
+    }
 
 
 def test_the_readme_names_every_entry_point():

@@ -2,10 +2,10 @@
 
 import contextlib
 import importlib.metadata
-import json
 import resource
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,48 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-
 _PACKAGES = (*RUNTIMES, "torch", "transformers", "onnx", "onnx-ir", "optimum", "optimum-onnx")
 
 
-def convert(folder: Path, out: Path, exporter: str, precision: str, options: str, device: str) -> dict[str, Any]:
-    """Write `out`: the graph, its weights, genai_config.json and the tokenizer's files.
+def convert(
+    folder: Path,
+    out: Path,
+    exporter: str,
+    precision: str,
+    options: str,
+    device: str,
+    progress: Callable[[int], object] = lambda count: None,
+) -> dict[str, Any]:
+    """Write `out`: the graph, its weights, genai_config.json and the tokenizer's files. It appears whole or not at all.
 
     Args:
         folder: a transformers checkpoint. Its name must not matter: it is not recorded.
         options: builder options as `k=v,...`, checked by options.check_choice.
+        progress: told the number of the checkpoint's bytes that are converted, as they are; by genai's streaming only.
 
     Returns:
-        exporter, precision, device, options, versions, seconds, and peak_rss_bytes, the process's own high-water mark.
+        exporter, precision, device, options, limits, versions, seconds, and peak_rss_bytes, the process's own
+        high-water mark, mapped files included.
+
+    Raises:
+        StepError: the weights are not what config.json says, or the exporter cannot convert such a model.
     """
+    from steps.conversion.export import export
+    from steps.conversion.genai import build
+    from steps.conversion.limits import known_limits
+
     started = time.monotonic()
     chosen = parse_options(exporter, options)
+    aside = out.with_name(out.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
     if exporter == "genai":
-        _build(folder, out, precision, device, [f"{key}={value}" for key, value in chosen.items()])
+        build(folder, aside, precision, device, chosen, progress)
     else:
-        _export(folder, out, precision, device, chosen)
+        export(folder, aside, precision, device, chosen)
+    aside.rename(out)
     return {
         "exporter": exporter,
         "precision": precision,
         "device": device,
         "options": chosen,
+        "limits": known_limits(folder),
         "versions": installed_versions(_PACKAGES),
         "seconds": round(time.monotonic() - started, 2),
         "peak_rss_bytes": peak_rss(),
@@ -58,35 +79,3 @@ def peak_rss() -> int:
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):  # macOS, where getrusage counts bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _build(folder: Path, out: Path, precision: str, device: str, options: list[str]) -> None:
-    from onnxruntime_genai.models import builder
-
-    cache = out.parent / "builder-cache"
-    where = ("", str(folder), str(out), precision, device, str(cache))
-    builder.create_model(*where, **builder.parse_extra_options(*where, options))
-
-
-def _export(folder: Path, out: Path, precision: str, device: str, options: dict[str, str]) -> None:
-    """optimum's graph, with the genai_config.json that the builder writes for a graph that exists already.
-
-    optimum's graph takes position_ids and does not share its KV buffers, which that file must say.
-    """
-    from optimum.exporters.onnx import main_export
-
-    main_export(
-        str(folder),
-        str(out),
-        task="text-generation-with-past",
-        device=device,
-        dtype=precision,
-        opset=int(options["opset"]) if "opset" in options else None,
-        do_validation=False,  # checked below with the runtime that will run it
-    )
-    _build(folder, out, precision, device, ["config_only=true"])
-    path = out / "genai_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["model"]["decoder"]["inputs"]["position_ids"] = "position_ids"
-    config["search"]["past_present_share_buffer"] = False
-    path.write_text(json.dumps(config, indent=4), encoding="utf-8")

@@ -15,21 +15,29 @@ PRECISIONS = {
 _BOOL = ("true", "false")
 # The builder's extra options (onnxruntime_genai/models/builder.py, --help) that leave a text model of the same inputs
 # and outputs; it takes any other name without a word. hf_token and hf_remote are left out on purpose.
-_OPTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
+_OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern]] = {
     "genai": {
         "accuracy_level": ("1", "2", "3", "4"),
         "algo_config": ("default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed"),
         "block_size": ("16", "32", "64", "128", "256"),
         "disable_qkv_fusion": _BOOL,
         "is_symmetric": _BOOL,
-        "matmul_mixed_precision": None,
-        "nodes_to_exclude": None,
-        "op_types_to_quantize": None,
+        "matmul_mixed_precision": re.compile(
+            r"(last_matmul|mixed_layers):int[48](,(last_matmul|mixed_layers):int[48])?"
+        ),
+        "nodes_to_exclude": re.compile(r"/[\w./]+(,/[\w./]+)*"),
+        "op_types_to_quantize": ("MatMul", "MatMul/Gather"),
         "prune_lm_head": _BOOL,
         "shared_embeddings": _BOOL,
+        "stock": _BOOL,  # ours: the builder as it comes, without streaming
         "use_qdq": _BOOL,
     },
-    "optimum": {"opset": None},
+    "optimum": {"opset": re.compile(r"1[3-9]|2[01]")},
+}
+_FORMS = {
+    "matmul_mixed_precision": "last_matmul:int8 or mixed_layers:int8, or both with a comma between",
+    "nodes_to_exclude": "names of nodes with commas between, such as /lm_head/MatMul",
+    "opset": "a number from 13 to 21",
 }
 # Bytes per parameter of the matrices: the weights, and for blocks of 32 one float32 scale each.
 _BYTES = {"int4": 0.5 + 4 / 32, "int8": 1 + 4 / 32, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
@@ -49,7 +57,12 @@ def check_choice(exporter: str, precision: str, device: str, options: str) -> No
             f"precision is {precision!r}, which exporter {exporter} does not make for device {device}; "
             f"valid there: {', '.join(possible)}"
         )
-    parse_options(exporter, options)
+    algorithm = parse_options(exporter, options).get("algo_config", "default")
+    if precision == "int8" and algorithm != "default":
+        raise StepError(
+            f"options: algo_config={algorithm} makes matrices of 4 bits whatever the precision: leave it out for int8, "
+            "or use precision int4"
+        )
 
 
 def parse_options(exporter: str, text: str) -> dict[str, str]:
@@ -66,13 +79,17 @@ def parse_options(exporter: str, text: str) -> dict[str, str]:
             raise StepError(f"options has {part!r}; expected name=value pairs separated by commas")
         if name not in known:
             raise StepError(f"options: {exporter} has no option {name!r} that may be set; {nearest(name, known)}")
-        if known[name]:
+        if isinstance(known[name], tuple):
             one_of(f"options: {name}", value, known[name])
+        elif not known[name].fullmatch(value):
+            raise StepError(f"options: {name} is {value!r}; expected {_FORMS[name]}")
+        if name in parsed:
+            raise StepError(f"options has {name} twice: give it once")
         parsed[name] = value
     return parsed
 
 
-def estimated_size(precision: str, facts: dict) -> int:
+def estimated_size(precision: str, options: str, facts: dict) -> int:
     """Bytes of the ONNX folder to come, somewhat more than it will have: the embedding stays in full precision.
 
     Args:
@@ -81,4 +98,7 @@ def estimated_size(precision: str, facts: dict) -> int:
     embedding = facts["vocabulary"] * facts["hidden_size"]
     matrices = facts["parameters"] - (0 if facts["tied_embeddings"] else embedding)
     full = 2 if precision in ("fp16", "bf16") else 4
-    return int(1.05 * (matrices * _BYTES[precision] + embedding * full)) + (2 << 20)
+    mixed = precision == "int4" and any(word in options for word in ("int8", "_mixed", "_last"))
+    rope = facts["context_length"] * facts["hidden_size"] // facts["attention_heads"]  # cosines and sines
+    size = matrices * _BYTES["int8" if mixed else precision] + (embedding + rope) * full
+    return int(1.05 * size) + (2 << 20)

@@ -25,7 +25,7 @@ def test_the_first_tokens_are_the_checkpoints(converted, variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_estimated_size_covers_the_real_one(converted, variant):
     real = sum(file.stat().st_size for file in converted[variant].iterdir())
-    estimate = estimated_size(variant.split()[1], build_manifest(TINY)["architecture"])
+    estimate = estimated_size(variant.split()[1], "", build_manifest(TINY)["architecture"])
     assert real <= estimate <= 2 * real + (2 << 20)
 
 
@@ -75,6 +75,11 @@ def test_optimums_graph_says_that_it_takes_positions(converted):
         ("genai", "int4", "cpu", "block_size=33", "block_size is '33'"),
         ("genai", "int4", "cpu", "block_size", "expected name=value pairs"),
         ("genai", "int4", "cpu", "hf_remote=true", "no option 'hf_remote'"),
+        ("genai", "int4", "cpu", "block_size=32,block_size=64", "block_size twice"),
+        ("genai", "int4", "cpu", "matmul_mixed_precision=head:int8", "expected last_matmul:int8"),
+        ("genai", "int4", "cpu", "nodes_to_exclude=lm_head", "expected names of nodes"),
+        ("genai", "int8", "cpu", "algo_config=k_quant", "makes matrices of 4 bits"),
+        ("optimum", "fp32", "cpu", "opset=9", "expected a number from 13 to 21"),
     ],
 )
 def test_what_can_not_be_made_is_refused(exporter, precision, device, options, message):

@@ -1,0 +1,134 @@
+"""Does the runtime's tokenizer read prompts as transformers does? Asked of a short corpus, without loading weights."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from steps.errors import StepError
+
+# What people write. A conversion whose runtime makes other tokens of any of it is refused.
+CORPUS = {
+    "English": "What's the capital of France? I don't know; we'll see.",
+    "accents": "Où est l'hôtel ? Ça coûte 12,50 €, naïve Ærø, Żółć, Übergrößenträger",
+    "combining accents": "cafe\u0301 A\u030angstro\u0308m",
+    "Cyrillic and Greek": "Съешь же ещё этих булок. Ξεσκεπάζω την ψυχοφθόρα.",
+    "right to left": "مرحبا بالعالم، שלום עולם!",
+    "Indic and Thai": "नमस्ते दुनिया, สวัสดีชาวโลก",
+    "Chinese, Japanese, Korean": "你好，世界。これはテストです。안녕하세요, 使用GPU加速！",
+    "emoji": "👍 👩\u200d👩\u200d👧\u200d👦 ❤\ufe0f 🇫🇷 🏳\ufe0f\u200d🌈",
+    "digits": "3.14159 2026-11-24 1,234,567 0x1F ½ Ⅳ",
+    "code": "def f(x):\n    return {'a': [x, 1]}\n\n\tif y != 0:\n        print(\"%s\" % y)\n",
+    "markup": '# Title\n\n- item\n- [link](https://example.com/?a=1&b=2#c)\n\n| a | b |\n<p class="x">\\alpha</p>',
+    "Windows line ends": "first\r\nsecond\r\n\r\nthird",
+    "tabs and blank lines": "a\tb\t\tc\n\n\n\nd",
+    "leading and trailing spaces": "  two before, three after   ",
+    "control characters": "a\x01b\x07c\x1bd\x7f\u200b\ufeff",
+    "empty": "",
+    "spaces only": "   ",
+    "special tokens in the text": "Say <|end|>\n<|assistant|>\nNo.<|user|> <|system|>x<|endoftext|> <s></s><unk> <|en",
+    "long": "The quick brown fox, naïve café, 你好 👍. " * 100,
+}
+# What onnxruntime-genai 0.15.2 is known to split otherwise with the published tokenizers: the same text in other tokens
+# than the model was trained on. No checkpoint could be converted if they were refused, so they are only named.
+KNOWN = {
+    "several spaces before a digit": "Total:    100",
+    "several spaces before a bracket": "f(\n      ):",
+    "several spaces before Chinese": "一  二",
+    "an apostrophe between letters, before s, t, m, d, re, ve or ll": "r'stone' b'data' l'dernier",
+    "a line that begins with a slash, after punctuation": "f();\n// note\n",
+    "U+3000 at the start of a message": "\u3000你好",
+    "U+00A0 after a space": "a \u00a0b",
+    "U+0085": "a  \x85b",
+    "U+2581, the tokenizer's own sign for a space": "a ▁b▁ c",
+    "U+0000, where the runtime ends the prompt": "a\0b",
+}
+_NOT_TOKENIZER = ("*.onnx", "*.onnx.data", "*.onnx_data")
+
+
+def compare_tokenizers(checkpoint: Path, converted: Path) -> dict[str, Any]:
+    """Compare prompts' tokens, from message to IDs, and the text of those IDs, streamed as answers are.
+
+    Takes as long as reading both tokenizers: 0.3 s for 32,000 tokens, 3 s for 200,000.
+
+    Args:
+        checkpoint: the transformers folder.
+        converted: the folder made of it; its weights are not read.
+
+    Returns:
+        prompts, how many were compared and found equal; known_differences, the names of those of KNOWN that are not.
+
+    Raises:
+        StepError: a prompt of CORPUS differs; the line says in what.
+    """
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = load_tokenizer(converted)
+    for name, text in CORPUS.items():
+        if difference := _difference(reference, tokenizer, text):
+            raise StepError(
+                f"the runtime does not read text as transformers does ({name}: {_short(text)}): {difference}; nothing "
+                "was logged. Report the checkpoint's tokenizer to onnxruntime-genai"
+            )
+    known = [name for name, text in KNOWN.items() if _difference(reference, tokenizer, text)]
+    return {"prompts": len(CORPUS), "known_differences": known}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The runtime's tokenizer of a converted folder, onnxruntime_genai.Tokenizer.
+
+    The runtime takes it from a loaded model only, so it is given the folder's small files and a graph of one node:
+    the real one would take gigabytes. It compares a graph with its configuration when it generates, not before.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnx
+    import onnxruntime_genai as og
+    from onnx import TensorProto, helper
+
+    ids, logits = (helper.make_tensor_value_info(n, TensorProto.INT64, [1, 1]) for n in ("input_ids", "logits"))
+    graph = helper.make_graph([helper.make_node("Identity", ["input_ids"], ["logits"])], "stub", [ids], [logits])
+    with tempfile.TemporaryDirectory() as scratch:
+        stub = shutil.copytree(folder, Path(scratch) / "stub", ignore=shutil.ignore_patterns(*_NOT_TOKENIZER))
+        config = json.loads((stub / "genai_config.json").read_text(encoding="utf-8"))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, stub / config["model"]["decoder"]["filename"])
+        return og.Tokenizer(og.Model(str(stub)))
+
+
+def _difference(reference: Any, tokenizer: Any, text: str) -> str:
+    """The first difference between the two readings of one message, as a clause; empty where there is none."""
+    messages = [{"role": "user", "content": text}]
+    expected = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    try:
+        found = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        found_ids = [int(token) for token in tokenizer.encode(found)]
+    except RuntimeError as error:  # what the binding raises for all of its faults
+        return f"it fails with {str(error)!r}"
+    if found != expected:
+        return f"its chat template makes {_short(found)} instead of {_short(expected)}"
+    ids = _encode(reference, expected)
+    if found_ids != ids:
+        shorter = min(len(found_ids), len(ids))
+        at = next((i for i in range(shorter) if found_ids[i] != ids[i]), shorter)
+        return f"from token {at} on it makes {found_ids[at : at + 8]} instead of {ids[at : at + 8]}"
+    ids = _encode(reference, text)
+    if set(ids) & set(reference.added_tokens_decoder):
+        return ""  # skipped when decoding, but transformers leaves a space in place of some
+    stream = tokenizer.create_stream()
+    shown = "".join(stream.decode(token) for token in ids)
+    expected = reference.decode(ids, skip_special_tokens=True)
+    if shown.strip() != expected.strip():  # as both wrappers strip answers
+        return f"it shows {_short(shown)} instead of {_short(expected)}"
+    return ""
+
+
+def _encode(reference: Any, text: str) -> list[int]:
+    """Quietly: a text longer than the context is no fault here."""
+    return reference(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,129 @@
+"""Streaming against the stock builder: the same bytes, and what becomes of it when the builder changes."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from steps.conversion import streaming
+from steps.conversion.convert import convert
+from steps.conversion.genai import shared_embeddings
+from steps.errors import StepError
+from tests.conftest import TINY
+from tests.geometries import GEOMETRIES
+
+OPTIONS = [
+    ("int4", "block_size=32"),
+    ("int4", "block_size=128"),
+    ("int4", "block_size=128,is_symmetric=false"),
+    ("int4", "block_size=32,matmul_mixed_precision=last_matmul:int8"),
+    ("int4", "algo_config=rtn_last,block_size=64"),
+    ("int4", "algo_config=k_quant_mixed,block_size=64"),
+    ("int4", "prune_lm_head=true"),
+    ("int4", "use_qdq=true"),
+    ("int4", "nodes_to_exclude=/lm_head/MatMul"),
+    ("int8", "block_size=32"),
+    ("int8", "block_size=128,is_symmetric=false"),
+    ("fp32", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "precision", "options"),
+    [("phi-3-mini", *options) for options in OPTIONS]
+    + [(name, *options) for name in [*GEOMETRIES][1:] for options in (OPTIONS[0], OPTIONS[-2], OPTIONS[-1])],
+)
+def test_every_tensor_has_the_stock_builders_bytes(checkpoints, geometry, precision, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_PIECE", 1)  # the smallest pieces, so that even these matrices are cut
+    ours, stock = _both(checkpoints[geometry], precision, options, tmp_path)
+    assert ours == stock
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
+def test_so_have_those_for_a_gpu(checkpoints, precision, tmp_path):
+    ours, stock = _both(checkpoints["phi-3-medium"], precision, "block_size=32", tmp_path, device="cuda")
+    assert ours == stock
+
+
+def test_pieces_may_be_of_any_size(checkpoints, tmp_path, monkeypatch):
+    sizes = {}
+    for piece in (1, 1 << 20, 1 << 40):
+        monkeypatch.setattr(streaming, "_PIECE", piece)
+        convert(checkpoints["phi-4-mini"], tmp_path / str(piece), "genai", "int4", "", "cpu")
+        sizes[piece] = (tmp_path / str(piece) / "model.onnx.data").read_bytes()
+    assert len(set(sizes.values())) == 1
+
+
+def test_all_that_the_checkpoint_holds_is_told_as_progress(checkpoints, tmp_path):
+    told = []
+    convert(checkpoints["phi-3-medium"], tmp_path / "onnx", "genai", "int4", "", "cpu", told.append)
+    weights = (checkpoints["phi-3-medium"] / "model.safetensors").stat().st_size
+    assert len(told) > 10 and 0.98 * weights <= sum(told) <= weights
+
+
+def test_a_builder_that_has_changed_is_named_and_the_stock_way_still_works(tmp_path, monkeypatch):
+    from onnxruntime_genai.models import builder
+
+    class Renamed(builder.Phi3MiniModel):  # as if a later version called its initialisers otherwise
+        def make_initializer(self, tensor, /, name, to_dtype=None, to=None):
+            super().make_initializer(tensor, name, to_dtype or to)
+
+        def make_matmul_float(self, matmul, name, root_input, **kwargs):
+            self.make_initializer(matmul.weight.T, name[1:].replace("/", ".") + ".weight", to_dtype=self.io_dtype)
+            return super().make_matmul_float(matmul, name, root_input, **kwargs)
+
+    monkeypatch.setattr(builder, "Phi3MiniModel", Renamed)
+    with pytest.raises(StepError, match=r"streaming conversion failed with onnxruntime-genai .*options=stock=true"):
+        convert(TINY, tmp_path / "ours", "genai", "fp32", "", "cpu")
+    assert not (tmp_path / "ours").exists()
+    convert(TINY, tmp_path / "stock", "genai", "fp32", "stock=true", "cpu")
+    assert (tmp_path / "stock" / "model.onnx").is_file()
+    assert builder.Phi3MiniModel is Renamed, "the builder is left as it was"
+
+
+def test_a_node_that_is_not_in_the_graph_is_named(tmp_path):
+    with pytest.raises(StepError, match="did you mean '/lm_head/MatMul'"):
+        convert(TINY, tmp_path / "onnx", "genai", "int4", "nodes_to_exclude=/lm_head/MatMull", "cpu")
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("options", ["algo_config=k_quant", "algo_config=rtn,is_symmetric=false"])
+def test_an_odd_number_of_blocks_is_refused_where_the_quantiser_fails(tmp_path, options):
+    with pytest.raises(StepError, match="416 inputs in blocks of 32: they make 13 blocks"):
+        convert(TINY, tmp_path / "onnx", "genai", "int4", options, "cpu")
+    convert(TINY, tmp_path / "onnx", "genai", "int4", f"{options},block_size=128", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("int8", {}),
+        ("int4", {"is_symmetric": "false"}),
+        ("int4", {"matmul_mixed_precision": "last_matmul:int8"}),
+        ("int4", {"use_qdq": "true"}),
+    ],
+)
+def test_a_tied_head_is_not_shared_where_the_builder_cannot(precision, options):
+    assert shared_embeddings(options, precision, tied=True) == options | {"shared_embeddings": "false"}
+    assert shared_embeddings(options, precision, tied=False) == options
+    with pytest.raises(StepError, match="shared_embeddings=true does not work"):
+        shared_embeddings(options | {"shared_embeddings": "true"}, precision, tied=True)
+
+
+def _both(folder: Path, precision: str, options: str, scratch: Path, device: str = "cpu") -> tuple[dict, dict]:
+    """Tensors, nodes and genai_config.json of our conversion and of the stock builder's."""
+    found = []
+    for stock in ("false", "true"):
+        out = scratch / stock
+        convert(folder, out, "genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
+        graph = onnx.load(out / "model.onnx").graph
+        tensors = {tensor.name: (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer}
+        nodes = sorted(
+            (n.op_type, n.name, [*n.input], [*n.output], sorted(a.SerializeToString() for a in n.attribute))
+            for n in graph.node
+        )
+        found.append(
+            {"tensors": tensors, "nodes": nodes, "config": json.loads((out / "genai_config.json").read_text())}
+        )
+    return found[0], found[1]
