@@ -67,6 +67,22 @@ class Project:
 
         return MlflowClient(self.uri, self.uri)
 
+    def _env(self, **more: str) -> dict[str, str]:
+        return {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | more
+
+    def run_module(self, entry_point: str, **params: str) -> Result:
+        """The command of an entry point, without `mlflow run` around it: two seconds less."""
+        process = subprocess.run(
+            [sys.executable, "-m", f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())],
+            cwd=self.home,
+            env=os.environ | self._env(PYTHONPATH=os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        return Result(process.returncode, process.stdout, process.stderr)
+
     def start(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen:
         """`mlflow run` as a user starts it, in the environment of the tests, in a process group of its own."""
         arguments = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
@@ -84,7 +100,7 @@ class Project:
                 *arguments,
             ],
             cwd=self.home,
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | (env or {}),
+            env=os.environ | self._env(**(env or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -198,6 +214,14 @@ def hub() -> Iterator[Hub]:
     hub = Hub()
     yield hub
     hub.close()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """A checkpoint of every geometry at reduced size, with random weights."""
+    from tests.geometries import GEOMETRIES, make_checkpoint
+
+    return {name: make_checkpoint(tmp_path_factory.mktemp("checkpoint") / name, name, TINY) for name in GEOMETRIES}
 
 
 @pytest.fixture(scope="session")
