@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from steps.checkpoint.hub import stay_offline
-from steps.checkpoint.manifest import sha256
+from steps.checkpoint.manifest import describe_files
 from steps.conversion.check import compare_first_tokens
 from steps.conversion.convert import convert
 from steps.conversion.options import check_choice, estimated_size
@@ -44,8 +44,7 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
     with step.console.phase("comparing its tokenizer and first tokens with the checkpoint's"):
         conversion["tokenizer"] = compare_tokenizers(folder, out)
         conversion["check"] = compare_first_tokens(folder, out, precision)
-    files = sorted(file for file in out.iterdir() if file.is_file())
-    conversion["files"] = [{"path": f.name, "size": f.stat().st_size, "sha256": sha256(f)} for f in files]
+    conversion["files"] = describe_files(out, sorted(file.name for file in out.iterdir() if file.is_file()))
     conversion["size_bytes"] = sum(entry["size"] for entry in conversion["files"])
     conversion["checkpoint"] = {"run": checkpoint_run} | manifest["source"]
     with step.console.phase("logging"):

@@ -87,9 +87,15 @@ def _model_info(uri: str) -> "ModelInfo":
     from mlflow.exceptions import MlflowException
 
     try:
-        return mlflow.models.get_model_info(uri)
+        info = mlflow.models.get_model_info(uri)
     except (MlflowException, OSError) as error:
         raise StepError(f"models: {uri!r} is not an MLflow model ({' '.join(str(error).split())})") from None
+    if info.signature and "messages" not in info.signature.inputs.input_names():
+        raise StepError(
+            f"models: {uri!r} takes {', '.join(info.signature.inputs.input_names())}; expected messages, a model of "
+            "the task llm/v1/chat"
+        )
+    return info
 
 
 def _versions(step: Step, registered_model: str, infos: dict[str, "ModelInfo"]) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 MLflow's transformers flavor refuses ONNX models, optimum's included; this wrapper takes either exporter's.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from steps import chat
+from steps.chat.schema import signature
+from steps.chat.settings import Settings
 from steps.conversion.convert import RUNTIMES, installed_versions
 from steps.disk import need_space, size_text
 from steps.errors import StepError
 from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
-from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, publish
+from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish
 from steps.tracking.step import Step, run_entry_point
 
-_REQUIREMENTS = ("mlflow", *RUNTIMES)
+_REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
 
 
 def check(params: dict[str, str]) -> None:
@@ -52,31 +56,53 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     description = (
         f"{checkpoint['name']} as ONNX, {precision} by {exporter}{f' ({options})' if options else ''}, in a custom "
         f"Python model over ONNX Runtime GenAI; {size_text(size)}, neither torch nor transformers needed. "
-        f"Task {task}." + "".join(f" Known limit: {limit}" for limit in conversion.get("limits", []))
+        f"Task {task}."
     )
     import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
 
-    package = Path(chat.__file__).parent
     sys.dont_write_bytecode = True  # loading the model below would leave its bytecode in the artifact store
-    sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
     with step.console.phase("logging the model"):
         info = mlflow.pyfunc.log_model(
             name=model_name(checkpoint["name"], variant),
-            python_model=str(package / "model.py"),
-            code_paths=[str(package)],
-            artifacts={"onnx": str(folder)},
-            signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA),
-            input_example=INPUT_EXAMPLE,
-            pip_requirements=[f"{name}=={version}" for name, version in installed_versions(_REQUIREMENTS).items()],
-            model_config={"model": checkpoint["name"], "max_tokens": MAX_TOKENS, "threads": 0},
             metadata={**tags, "variant": variant, "task": task},
+            **model_arguments(folder, conversion, task, step.scratch),
         )
     with step.console.phase("asking the logged model a question"):  # MLflow only warns where its example fails
-        mlflow.pyfunc.load_model(info.model_uri).predict(INPUT_EXAMPLE)
+        example = INPUT_EXAMPLES[task]
+        asked, params = example if isinstance(example, tuple) else (example, None)
+        mlflow.pyfunc.load_model(info.model_uri).predict(asked, params=params)
     place = publish(step, info, registered_model, tags, description)
     step.summarise(f"onnx-{exporter}, {precision}, {size_text(size)}: {place}", description)
+
+
+def model_arguments(folder: Path, conversion: dict[str, Any], task: str, scratch: Path) -> dict[str, Any]:
+    """What mlflow.pyfunc.log_model and save_model need to make a model of a converted folder.
+
+    Args:
+        conversion: the folder's conversion.json.
+        scratch: a folder that exists until the model is made.
+    """
+    checksums = scratch / "checksums.json"
+    checksums.write_text(json.dumps(conversion["files"], indent=1), encoding="utf-8")
+    package = Path(chat.__file__).parent
+    if str(package.parent) not in sys.path:
+        sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
+    settings = Settings(provider=conversion["device"], longrope_switch=conversion["longrope_switch"])
+    return {
+        "python_model": str(package / "model.py"),
+        "code_paths": [str(package)],
+        "artifacts": {"onnx": str(folder), "checksums": str(checksums)},
+        "signature": signature(task, MAX_TOKENS),
+        "input_example": INPUT_EXAMPLES[task],
+        "pip_requirements": [f"{name}=={version}" for name, version in installed_versions(_REQUIREMENTS).items()],
+        "model_config": {
+            "model": conversion["checkpoint"]["name"],
+            "task": task,
+            "max_tokens": MAX_TOKENS,
+            "trace": False,
+            **vars(settings),
+        },
+    }
 
 
 if __name__ == "__main__":

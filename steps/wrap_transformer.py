@@ -12,7 +12,7 @@ from steps.checkpoint.manifest import total_size
 from steps.disk import need_space, size_text
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.registry import INPUT_EXAMPLE, MAX_TOKENS, check_wrapping, model_name, publish
+from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish
 from steps.tracking.step import Step, run_entry_point
 
 # Without an explicit list MLflow infers one, which needs torchvision and loads the model.
@@ -55,7 +55,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
             name=model_name(source["name"], "transformers"),
             task=task,
             pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
-            input_example=INPUT_EXAMPLE,
+            input_example=INPUT_EXAMPLES[task],
             metadata={**tags, "variant": f"transformers-{facts['dtype']}", "licence": manifest["licence"]},
             model_card=_model_card(folder, description),
             # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated.

@@ -1,11 +1,14 @@
 """The whole pipeline, as a user runs it, against a real tracking server: once cold, then what comes after."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 
 from steps.tracking.project import STEPS
@@ -144,7 +147,7 @@ def test_requirements_hold_what_is_needed_and_no_more(children):
         return [line.partition("==")[0] for line in (folder / "requirements.txt").read_text().split()]
 
     assert requirements("wrap_transformer") == ["mlflow", "torch", "transformers"]
-    assert requirements("wrap_custom") == ["mlflow", "onnxruntime", "onnxruntime-genai"]
+    assert requirements("wrap_custom") == ["mlflow", "onnxruntime", "onnxruntime-genai", "llguidance"]
 
 
 QUESTIONS = [
@@ -168,10 +171,65 @@ def test_both_wrappers_answer_alike_field_by_field(children):
     assert answers["wrap_custom"]["warnings"] == []
 
 
-def _ask(uri: str) -> dict:
-    import os
-    import sys
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}}}}
+# Each row of the README's table of differences: what is asked, and what becomes of it in the transformers flavor.
+DIFFERENCES = {
+    "`temperature`, `top_p`, `top_k`": ({"temperature": 2.0, "top_p": 1.0, "top_k": 700}, "greedy"),
+    "`stop`": ({"stop": ["7"]}, "fails"),
+    "`n` above 1": ({"n": 2}, "fails"),
+    "`presence_penalty`, `frequency_penalty`": ({"presence_penalty": 2.0, "frequency_penalty": 2.0}, "fails"),
+    "`tools`": ({"tools": [TOOL]}, "fails"),
+    "`seed`, `response_format`, `tool_choice`": ({"response_format": {"type": "regex", "regex": "[A-Z]"}}, "ignored"),
+    "`predict_stream`": (None, "fails"),
+}
 
+
+def test_the_wrappers_differ_as_the_readme_says(children):
+    table = (ROOT / "README.md").read_text().partition("### Where the two wrappers differ")[2].partition("\n\nBoth")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
+    assert rows[2:] == [*DIFFERENCES, "a space before punctuation in an answer"]
+    asked = [fields for fields, _ in DIFFERENCES.values()]
+    steps = ("wrap_transformer", "wrap_custom")
+    found = {name: _ask_each(children[name].data.tags["model_uri"], asked) for name in steps}
+    greedy = found["wrap_transformer"].pop(-1)
+    for (name, (_, outcome)), text in zip(DIFFERENCES.items(), found["wrap_transformer"], strict=True):
+        assert (text is None) == (outcome == "fails"), (name, text)
+        if outcome in ("greedy", "ignored"):
+            assert text == greedy, name
+    sampled, stopped, choices, penalised, tools, formed, streamed, plain = found["wrap_custom"]
+    assert plain == greedy
+    assert sampled != plain and stopped.strip() == "1 2 3 4 5 6" and choices == plain and penalised is not None
+    assert tools is None, "the shipped model's template shows none"
+    assert len(formed) == 1 and streamed == plain
+
+
+def _ask_each(uri: str, asked: list[dict | None]) -> list[str | None]:
+    """The text of the first choice for each request, None where it fails; the last is the plain request's."""
+    script = (
+        "import sys, json, mlflow\n"
+        "model, found = mlflow.pyfunc.load_model(sys.argv[1]), []\n"
+        "plain = {'messages': [{'role': 'user', 'content': 'Count from 1 to 40.'}], 'max_tokens': 30}\n"
+        "for fields in json.loads(sys.argv[2]):\n"
+        "    try:\n"
+        "        if fields is None:\n"
+        "            chunks = list(model.predict_stream(plain))\n"
+        "            found.append(''.join(c['choices'][0]['delta']['content'] for c in chunks if c['choices']))\n"
+        "            continue\n"
+        "        answer = model.predict(plain | fields)[0]\n"
+        "        found.append(answer['choices'][0]['message']['content'])\n"
+        "    except Exception:\n"
+        "        found.append(None)\n"
+        "print(json.dumps(found))\n"
+    )
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri, json.dumps([*asked, {}])], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _ask(uri: str) -> dict:
     script = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -285,6 +343,23 @@ def test_mlflows_own_flavor_still_refuses_optimums_model(converted, tmp_path):
     generator = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
     with pytest.raises(mlflow.exceptions.MlflowException, match="name_or_path"):
         mlflow.transformers.save_model(generator, tmp_path / "model", pip_requirements=["mlflow"])
+
+
+def test_both_steps_wrap_for_completions_too_and_evaluate_wants_chat(project, children):
+    custom = project.run("wrap_custom", onnx_run=children["convert_onnx"].info.run_id, task="llm/v1/completions")
+    assert custom.code == 0, custom.err
+    uri = project.latest("wrap_custom").data.tags["model_uri"]
+    prompt = "<|user|>\nWhat is the capital of France?<|end|>\n<|assistant|>\n"
+    answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"prompt": [prompt]}))
+    assert answer["text"].tolist() == ["Paris"]
+    checkpoint = children["fetch_model"].info.run_id
+    flavor = project.run("wrap_transformer", checkpoint_run=checkpoint, task="llm/v1/completions")
+    assert flavor.code == 0, flavor.err
+    model = mlflow.models.get_model_info(project.latest("wrap_transformer").data.tags["model_uri"])
+    assert "prompt" in model.signature.inputs.input_names()
+    refused = project.run("evaluate", models=uri, reference_run=checkpoint, evalset="params/evalsets/tiny-qa.jsonl")
+    assert refused.code != 0
+    assert f"models: '{uri}' takes prompt; expected messages, a model of the task llm/v1/chat" in refused.err
 
 
 def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, children):

@@ -1,94 +1,101 @@
-"""Generate chat answers with ONNX Runtime GenAI."""
+"""A loaded model: prompts in, answers out."""
 
-import json
-import os
 import threading
-from dataclasses import dataclass
+import weakref
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the runtime is imported
+import numpy as np
+from mlflow.exceptions import MlflowException
 
-import onnxruntime_genai as og  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-from .protocol import ChatRequest  # noqa: E402
-from .threads import usable_cpus  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The text of an answer, its tokens counted with the one that ended it, and why it ended: stop or length."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
+from .answer import Answer
+from .graph import open_graph
+from .protocol import Sampling
+from .sampling import Sampler
+from .scheduler import Scheduler
+from .settings import Settings
+from .text import TextStream
+from .threads import usable_cpus
+from .tokenizer import Prompts, read_config
 
 
 class Engine:
-    """One loaded model. Calls from any number of threads are answered one after the other."""
+    """One loaded model and the thread that owns it. Any thread may call it."""
 
-    def __init__(self, folder: Path | str, threads: int | None = None) -> None:
+    def __init__(self, folder: Path | str, settings: Settings | None = None) -> None:
         """Load a folder with a genai_config.json.
 
-        Args:
-            threads: of ONNX Runtime; the CPUs that the process may use where None.
+        Raises:
+            MlflowException: the execution provider is not there.
         """
-        folder = Path(folder)
-        self.threads = threads or usable_cpus()
-        settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-        self.context_length: int = settings["model"]["context_length"]
-        config = og.Config(str(folder))
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": self.threads}}}}))
-        self._model = og.Model(config)
-        self._tokenizer = og.Tokenizer(self._model)
-        self._lock = threading.Lock()  # the runtime's objects may not be used by two threads at once
+        folder, self.settings = Path(folder), settings or Settings()
+        self.threads = self.settings.threads or usable_cpus()
+        self.prompts = Prompts(folder)
+        parallel = self.settings.parallel
+        rows = open_graph(folder, self.threads, self.settings.provider, 2 * parallel)
+        self.context_length = rows.context_length
+        self._vocabulary, self._ends = rows.vocabulary, read_config(folder)["model"]["eos_token_id"]
+        self._ends = [*np.atleast_1d(self._ends).tolist()]
+        self._folder, self._grammars = folder, None
+        self._scheduler = Scheduler(rows, self.settings, self._ends)
+        self._thread = threading.Thread(target=self._scheduler.run, name="chat-engine", daemon=True)
+        self._thread.start()
+        # The thread refers to the scheduler alone, so that an engine that nobody holds any more ends it.
+        self._finalizer = weakref.finalize(self, _close, self._scheduler, self._thread)
 
-    def answer(self, request: ChatRequest) -> Completion:
-        """Generate one answer.
+    @property
+    def budget(self) -> int:
+        """Tokens that the keys and values of all texts together may have."""
+        return self._scheduler.memory.budget
+
+    def ask(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        choice: int = 0,
+        strip: bool = True,
+        wait: bool = False,
+        pieces: bool = True,
+    ) -> Answer:
+        """Queue a prompt.
+
+        Args:
+            choice: the number of this answer, where one request asks for several.
+            strip: whether white space at the answer's beginning is dropped.
+            wait: for room in the queue, rather than being refused.
+            pieces: whether the text is wanted as it is made, or the whole answer only.
 
         Raises:
-            MlflowException: the template refuses the messages, or the prompt leaves no room for an answer.
+            MlflowException: the prompt leaves no room for an answer; its form cannot be followed; the queue is full.
         """
-        with self._lock:
-            return self._answer(request)
-
-    def _answer(self, request: ChatRequest) -> Completion:
-        try:
-            prompt = self._tokenizer.apply_chat_template(json.dumps(request.messages), add_generation_prompt=True)
-        except Exception as error:  # the binding raises bare exceptions
+        fits = min(self.context_length, self.budget)
+        if len(prompt) >= fits:
             raise MlflowException.invalid_parameter_value(
-                f"messages: the chat template refuses them: {error}"
-            ) from None
-        ids = self._tokenizer.encode(prompt)
-        if len(ids) >= self.context_length:
-            raise MlflowException.invalid_parameter_value(
-                f"messages: the prompt has {len(ids)} tokens; at most {self.context_length - 1} fit, "
-                "with one left for the answer: shorten it"
+                f"the prompt has {len(prompt)} tokens; at most {fits - 1} fit, with one left for the answer: shorten it"
+                + ("" if fits == self.context_length else ", or raise kv_cache_mb in the model config")
             )
-        limit = min(request.max_tokens, self.context_length - len(ids))
-        generator = og.Generator(self._model, self._search(request, len(ids) + limit))
-        generator.append_tokens(ids)
-        decoder = self._tokenizer.create_stream()
-        text, count = "", 0
-        while not generator.is_done() and count < limit:
-            generator.generate_next_token()
-            token = int(generator.get_next_tokens()[0])
-            count += 1
-            text += decoder.decode(token)
-            cut = min((place for stop in request.stop if (place := text.find(stop)) >= 0), default=None)
-            if cut is not None:
-                return Completion(text[:cut].lstrip(), len(ids), count, "stop")
-        # The flavor calls an answer that has just the tokens it may have cut off, its end token included.
-        return Completion(text.lstrip(), len(ids), count, "length" if count == limit else "stop")
+        if not prompt:
+            raise MlflowException.invalid_parameter_value("the prompt has no tokens; expected some text")
+        sampler = Sampler(sampling, choice, self._guide(sampling))
+        text = TextStream(self.prompts.stream(), sampling.stop, strip)
+        answer = Answer(prompt, sampling, sampler, text, self.settings.timeout, pieces)
+        self._scheduler.put(answer, wait)
+        return answer
 
-    def _search(self, request: ChatRequest, max_length: int) -> og.GeneratorParams:
-        """max_length counts prompt and answer and sizes the KV buffers, so it is never more than is needed."""
-        options: dict[str, float | int | bool] = {"max_length": max_length, "do_sample": request.temperature > 0}
-        if request.temperature > 0:
-            options.update(temperature=request.temperature, top_p=request.top_p)
-            if request.top_k:
-                options["top_k"] = request.top_k
-        params = og.GeneratorParams(self._model)
-        params.set_search_options(**options)
-        return params
+    def close(self) -> None:
+        """End the thread; what is not answered yet fails with one line."""
+        self._finalizer()
+
+    def _guide(self, sampling: Sampling) -> Any:
+        if sampling.form is None:
+            return None
+        from .grammar import Grammars  # llguidance, for the few who need it
+
+        self._grammars = self._grammars or Grammars(self._folder, self._vocabulary, self._ends)
+        return self._grammars.guide(sampling.form)
+
+
+def _close(scheduler: Scheduler, thread: threading.Thread) -> None:
+    scheduler.close()
+    if thread is not threading.current_thread():
+        thread.join()

@@ -1,45 +1,49 @@
 """The model itself, as MLflow's models-from-code loads it: this file is the logged `python_model`."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from chat.engine import Engine
-from chat.protocol import parse_request, response
+from chat.schema import COMPLETIONS
+from chat.service import Service
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
-class ChatModel(PythonModel):
-    """`llm/v1/chat` over ONNX Runtime GenAI; one answer per row, in order.
+class PhiModel(PythonModel):
+    """`llm/v1/chat` or `llm/v1/completions` over ONNX Runtime; its artifacts are `onnx` and `checksums`.
 
-    Model config, which `mlflow.pyfunc.load_model(..., model_config=...)` overrides:
-        model: the name in the answers.
-        max_tokens: of an answer where the request says nothing.
-        threads: of ONNX Runtime; 0 for the CPUs that the process may use.
+    Model config, which `mlflow.pyfunc.load_model(..., model_config=...)` overrides: `task`, and what service.Service
+    and settings.Settings say.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the ONNX folder, the model's artifact `onnx`."""
-        self._config = context.model_config
-        self._engine = Engine(context.artifacts["onnx"], self._config["threads"])
+        """Load the ONNX folder and start the engine's thread, which ends with this object."""
+        self._task = context.model_config["task"]
+        folder, checksums = (Path(context.artifacts[name]) for name in ("onnx", "checksums"))
+        self._service = Service(folder, checksums, context.model_config)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Answer each row; every row is checked before the first is answered.
+    ) -> list[dict[str, Any]] | pd.DataFrame:
+        """Answer each row, in order.
 
         Raises:
-            MlflowException: a field of a row is invalid, or a prompt is too long.
+            MlflowException: a field of a chat's row or a parameter is invalid; see service.Service.
         """
         rows = model_input.to_dict(orient="records")
-        requests = [parse_request(row, self._config["max_tokens"]) for row in rows]
-        return [self._respond(request) for request in requests]
+        if self._task == COMPLETIONS:
+            return pd.DataFrame(self._service.complete(rows, params or {}))
+        return self._service.chat(rows)
 
-    def _respond(self, request) -> dict[str, Any]:
-        done = self._engine.answer(request)
-        return response(
-            self._config["model"], done.text, done.prompt_tokens, done.completion_tokens, done.finish_reason
-        )
+    def predict_stream(
+        self, context: PythonModelContext, model_input: dict[str, Any], params: dict[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The chunks of the answer to one chat request."""
+        if self._task == COMPLETIONS:
+            raise NotImplementedError("llm/v1/completions answers whole rows: call predict")
+        return self._service.stream(model_input)
 
 
-set_model(ChatModel())
+set_model(PhiModel())

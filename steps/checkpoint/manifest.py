@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def build_manifest(folder: Path, progress: Callable[[int], object] = lambda coun
     config = read_config(folder)
     check_architecture(config)
     facts = architecture_facts(config, read_weights(folder))
-    files = _files(folder, [name for name in names if is_allowed(name)], progress)
+    files = describe_files(folder, [name for name in names if is_allowed(name)], progress)
     return {"format": FORMAT, "licence": _licence(folder), "architecture": facts, "files": files}
 
 
@@ -41,10 +41,13 @@ def build_adapter_manifest(folder: Path, base: Path) -> dict[str, Any]:
     """
     facts = check_adapter(folder, base)
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_allowed(path.name, ADAPTER_FILES))
-    return {"format": FORMAT, "licence": _licence(folder), **facts, "files": _files(folder, names)}
+    return {"format": FORMAT, "licence": _licence(folder), **facts, "files": describe_files(folder, names)}
 
 
-def _files(folder: Path, names: list[str], progress: Callable[[int], object] = lambda count: None) -> list[dict]:
+def describe_files(
+    folder: Path, names: Iterable[str], progress: Callable[[int], object] = lambda count: None
+) -> list[dict[str, Any]]:
+    """Path, size in bytes and SHA-256 of files of a folder."""
     return [
         {"path": name, "size": (folder / name).stat().st_size, "sha256": sha256(folder / name, progress)}
         for name in names

@@ -32,15 +32,15 @@ def convert(
         progress: told the number of the checkpoint's bytes that are converted, as they are; by genai's streaming only.
 
     Returns:
-        exporter, precision, device, options, limits, versions, seconds, and peak_rss_bytes, the process's own
-        high-water mark, mapped files included.
+        exporter, precision, device, options, limits, longrope_switch, versions, seconds, and peak_rss_bytes, the
+        process's own high-water mark, mapped files included.
 
     Raises:
         StepError: the weights are not what config.json says, or the exporter cannot convert such a model.
     """
     from steps.conversion.export import export
     from steps.conversion.genai import build
-    from steps.conversion.limits import known_limits
+    from steps.conversion.limits import known_limits, longrope_switch
 
     started = time.monotonic()
     chosen = parse_options(exporter, options)
@@ -57,6 +57,7 @@ def convert(
         "device": device,
         "options": chosen,
         "limits": known_limits(folder),
+        "longrope_switch": longrope_switch(folder),
         "versions": installed_versions(_PACKAGES),
         "seconds": round(time.monotonic() - started, 2),
         "peak_rss_bytes": peak_rss(),

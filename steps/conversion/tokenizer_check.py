@@ -1,12 +1,10 @@
 """Does the runtime's tokenizer read prompts as transformers does? Asked of a short corpus, without loading weights."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from steps.chat.tokenizer import load_tokenizer
 from steps.errors import StepError
 
 # What people write. A conversion whose runtime makes other tokens of any of it is refused.
@@ -45,7 +43,6 @@ KNOWN = {
     "U+2581, the tokenizer's own sign for a space": "a ▁b▁ c",
     "U+0000, where the runtime ends the prompt": "a\0b",
 }
-_NOT_TOKENIZER = ("*.onnx", "*.onnx.data", "*.onnx_data")
 
 
 def compare_tokenizers(checkpoint: Path, converted: Path) -> dict[str, Any]:
@@ -75,27 +72,6 @@ def compare_tokenizers(checkpoint: Path, converted: Path) -> dict[str, Any]:
             )
     known = [name for name, text in KNOWN.items() if _difference(reference, tokenizer, text)]
     return {"prompts": len(CORPUS), "known_differences": known}
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The runtime's tokenizer of a converted folder, onnxruntime_genai.Tokenizer.
-
-    The runtime takes it from a loaded model only, so it is given the folder's small files and a graph of one node:
-    the real one would take gigabytes. It compares a graph with its configuration when it generates, not before.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnx
-    import onnxruntime_genai as og
-    from onnx import TensorProto, helper
-
-    ids, logits = (helper.make_tensor_value_info(n, TensorProto.INT64, [1, 1]) for n in ("input_ids", "logits"))
-    graph = helper.make_graph([helper.make_node("Identity", ["input_ids"], ["logits"])], "stub", [ids], [logits])
-    with tempfile.TemporaryDirectory() as scratch:
-        stub = shutil.copytree(folder, Path(scratch) / "stub", ignore=shutil.ignore_patterns(*_NOT_TOKENIZER))
-        config = json.loads((stub / "genai_config.json").read_text(encoding="utf-8"))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.save(model, stub / config["model"]["decoder"]["filename"])
-        return og.Tokenizer(og.Model(str(stub)))
 
 
 def _difference(reference: Any, tokenizer: Any, text: str) -> str:

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models.model import ModelInfo
 
-TASKS = ("llm/v1/chat",)
-INPUT_EXAMPLE = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 16}
+TASKS = ("llm/v1/chat", "llm/v1/completions")
+QUESTION = "What is the capital of France?"
+INPUT_EXAMPLES = {  # with the parameters, where a task has any
+    "llm/v1/chat": {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16},
+    "llm/v1/completions": ({"prompt": f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n"}, {"max_tokens": 16}),
+}
 MAX_TOKENS = 256  # of an answer where the request says nothing, in both wrappers
 CHAMPION = "champion"
 

@@ -17,8 +17,9 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
+from steps.chat.tokenizer import load_tokenizer
 from steps.conversion.convert import convert
-from steps.conversion.tokenizer_check import CORPUS, KNOWN, compare_tokenizers, load_tokenizer
+from steps.conversion.tokenizer_check import CORPUS, KNOWN, compare_tokenizers
 from steps.errors import StepError
 from tests.conftest import TINY
 
