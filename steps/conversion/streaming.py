@@ -19,6 +19,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor, to_torch_dtype
 
+from steps.chat.graph import FIRST_LOGIT
 from steps.chat.threads import usable_cpus
 from steps.conversion.weights import open_model
 from steps.errors import StepError, nearest
@@ -92,7 +93,9 @@ class _Streaming:
             for value in graph.initializers.values():
                 if not isinstance(value.const_value, ir.ExternalTensor):
                     self._write(value, stream)
+        wanted = _let_logits_be_chosen(graph)
         graph.sort()
+        _name_length(graph, wanted, "logits_length")
         ir.save(self.model, path)
 
     def _write(self, value: ir.Value, stream: BinaryIO) -> None:
@@ -180,6 +183,48 @@ class _Streaming:
             values |= {value.name: value for value in outputs}
         new = [values[value.name] for value in node.outputs]
         ir.convenience.replace_nodes_and_values(self.model.graph, node, [node], made, node.outputs, new)
+
+
+def _let_logits_be_chosen(graph: ir.Graph) -> set[ir.Value]:
+    """Give the graph an input FIRST_LOGIT [1], int64, 0 by default: the position from which on logits are computed.
+
+    Whoever reads a prompt needs the last token's alone; for the others the last layer need only make keys and values,
+    so the rest of it and the head work on the positions that are wanted. The tensors are as they were, and a runtime
+    that does not know the input gets every token's logits, since it has a default.
+
+    Returns:
+        The values from which on there are the wanted positions only; none where the graph is not as expected.
+    """
+    attention = [node for node in graph if node.op_type == "GroupQueryAttention"][-1:]
+    projections = [node for last in attention for node in last.outputs[0].consumers()]
+    norms = [node for projection in projections for node in projection.outputs[0].consumers()]
+    if len(projections) != 1 or [node.op_type for node in norms] != ["SkipSimplifiedLayerNormalization"]:
+        return set()
+    limits = {FIRST_LOGIT: 0, "last_logit": np.iinfo(np.int64).max, "logit_axis": 1}
+    values = []
+    for name, number in limits.items():
+        tensor = ir.tensor(np.array([number], np.int64), name=name)
+        values.append(ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor))
+        graph.register_initializer(values[-1])
+    graph.inputs.append(values[0])
+    wanted = set()
+    for node, value in ((projections[0], attention[0].outputs[0]), (norms[0], norms[0].inputs[0])):
+        out = ir.Value(name=f"{value.name}/wanted", type=value.type)
+        graph.append(ir.node("Slice", [value, *values], outputs=[out], name=f"{node.name}/Slice"))
+        node.replace_input_with(0, out)
+        wanted.add(out)
+    return wanted
+
+
+def _name_length(graph: ir.Graph, values: set[ir.Value], name: str) -> None:
+    """Give the second dimension of what is computed from the values a name: ONNX Runtime reuses memory by names."""
+    values = set(values)
+    for node in graph:
+        if values.intersection(node.inputs):
+            for value in node.outputs:
+                values.add(value)
+                if value.shape is not None and len(value.shape) == 3 and not isinstance(value.shape[1], int):
+                    value.shape = ir.Shape([value.shape[0], name, value.shape[2]])
 
 
 class _Cast(ir.LazyTensor):

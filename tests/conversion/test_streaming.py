@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
+from steps.chat.graph import FIRST_LOGIT
 from steps.conversion import streaming
 from steps.conversion.convert import convert
 from steps.conversion.genai import shared_embeddings
 from steps.errors import StepError
 from tests.conftest import TINY
-from tests.geometries import GEOMETRIES
+from tests.geometries import GEOMETRIES, HEAD_SIZE
 
 OPTIONS = [
     ("int4", "block_size=32"),
@@ -44,6 +47,23 @@ def test_every_tensor_has_the_stock_builders_bytes(checkpoints, geometry, precis
 def test_so_have_those_for_a_gpu(checkpoints, precision, tmp_path):
     ours, stock = _both(checkpoints["phi-3-medium"], precision, "block_size=32", tmp_path, device="cuda")
     assert ours == stock
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_the_logits_of_the_last_positions_can_be_had_alone(checkpoints, geometry, tmp_path):
+    convert(checkpoints[geometry], tmp_path / "onnx", "genai", "fp32", "", "cpu")
+    session = ort.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    feeds = {"input_ids": np.arange(10, 30)[None], "attention_mask": np.ones((1, 20), np.int64)}
+    for value in session.get_inputs():
+        if value.name.startswith("past"):
+            feeds[value.name] = np.zeros((1, value.shape[1], 0, HEAD_SIZE), np.float32)
+    everything, *present = session.run(None, feeds)
+    assert everything.shape[1] == 20, "all, for who does not ask"
+    for first in (0, 7, 19, 20):
+        some, *same = session.run(None, feeds | {FIRST_LOGIT: np.array([first])})
+        assert some.shape[1] == 20 - first
+        np.testing.assert_allclose(some, everything[:, first:], atol=1e-5)
+        assert all(np.array_equal(a, b) for a, b in zip(present, same, strict=True))
 
 
 def test_pieces_may_be_of_any_size(checkpoints, tmp_path, monkeypatch):
@@ -111,6 +131,20 @@ def test_a_tied_head_is_not_shared_where_the_builder_cannot(precision, options):
         shared_embeddings(options | {"shared_embeddings": "true"}, precision, tied=True)
 
 
+def _without_choice(tensors: dict, nodes: list[tuple]) -> tuple[dict, list[tuple]]:
+    """What is ours alone, the choice of the logits, taken out of the graph again."""
+    slices = {node[3][0]: node[2] for node in nodes if FIRST_LOGIT in node[2]}
+    assert len(slices) == 2
+    added = {name for inputs in slices.values() for name in inputs[1:]}
+    assert len(added) == 3 and FIRST_LOGIT in added
+    kept = [
+        (op, name, [slices[i][0] if i in slices else i for i in inputs], outputs, attributes)
+        for op, name, inputs, outputs, attributes in nodes
+        if outputs[0] not in slices
+    ]
+    return {name: tensor for name, tensor in tensors.items() if name not in added}, kept
+
+
 def _both(folder: Path, precision: str, options: str, scratch: Path, device: str = "cpu") -> tuple[dict, dict]:
     """Tensors, nodes and genai_config.json of our conversion and of the stock builder's."""
     found = []
@@ -119,10 +153,13 @@ def _both(folder: Path, precision: str, options: str, scratch: Path, device: str
         convert(folder, out, "genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
         graph = onnx.load(out / "model.onnx").graph
         tensors = {tensor.name: (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer}
-        nodes = sorted(
+        nodes = [
             (n.op_type, n.name, [*n.input], [*n.output], sorted(a.SerializeToString() for a in n.attribute))
             for n in graph.node
-        )
+        ]
+        if stock == "false":
+            tensors, nodes = _without_choice(tensors, nodes)
+        nodes.sort()
         found.append(
             {"tensors": tensors, "nodes": nodes, "config": json.loads((out / "genai_config.json").read_text())}
         )
