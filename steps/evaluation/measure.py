@@ -98,16 +98,12 @@ def figures(measured: Measured, items: list[Item], reference: list[str]) -> dict
     """The metrics of one model; None where the samples do not allow one.
 
     accuracy: share of answers that match exactly. agreement: share of answers with the reference's own text. ttft_ms:
-    median. decode_tokens_per_s: median of (tokens - 1) / (request - median TTFT). Memory and size in MB (10^6 bytes).
+    median. decode_tokens_per_s: median of (tokens - 1) / seconds of the samples. Memory and size in MB (10^6 bytes).
     """
     right = [item.is_right(answer) for item, answer in zip(items, measured.answers, strict=True)]
     same = [a.strip() == b.strip() for a, b in zip(measured.answers, reference, strict=True)]
     ttft = statistics.median(measured.ttft_s)
-    rates = [
-        (count - 1) / (seconds - ttft)
-        for seconds, count in measured.decode
-        if count >= _FEWEST_DECODED and seconds > ttft
-    ]
+    rates = [(count - 1) / seconds for seconds, count in measured.decode if count >= _FEWEST_DECODED and seconds > 0]
     return {
         "accuracy": statistics.fmean(right),
         "agreement": statistics.fmean(same),

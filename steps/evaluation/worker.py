@@ -12,8 +12,9 @@ project but what was logged with it: `python worker.py JOB RESULT PROGRESS_FD`. 
 RESULT becomes {"answers", "load_s", "size_bytes", "peak_rss_bytes", "ttft_s", "decode"}, or {"error": one line}.
 One byte goes to the descriptor PROGRESS_FD for each answer.
 
-Times are wall time of whole requests, as a client would see them. Time to first token is a request for one token.
-A decode sample is [seconds of the request, its answer's tokens, of which the first is not decode].
+Times are wall time of whole requests, as a client would see them. Time to first token is a request for one token whose
+prompt begins as none before it, so that a model that keeps prompts has to read it. A decode sample is [seconds of a
+request beyond those of the same request for one token, its answer's tokens, of which the first is not decode].
 """
 
 import json
@@ -101,18 +102,22 @@ def peak_rss() -> int:
 def measure_speed(
     model: Any, messages: list[dict[str, str]], tokens: int, least: int, most: int, seconds: float
 ) -> tuple[list[float], list[list[float]]]:
-    """Time a request for one token and one for `tokens`, in turn, `least` to `most` times within `seconds`."""
+    """Time a new request for one token, the known one for one and for `tokens`, in turn, `least` to `most` times."""
+
+    def timed(asked: list[dict[str, str]], limit: int) -> tuple[float, int]:
+        start = time.perf_counter()
+        _, count = model.answer(asked, limit)
+        return time.perf_counter() - start, count
+
     model.answer(messages, tokens)  # warm-up
     ttft_s, decode = [], []
     begin = time.perf_counter()
     while len(decode) < least or (len(decode) < most and time.perf_counter() - begin < seconds):
-        start = time.perf_counter()
-        model.answer(messages, 1)
-        first = time.perf_counter()
-        _, count = model.answer(messages, tokens)
-        end = time.perf_counter()
-        ttft_s.append(first - start)
-        decode.append([end - first, count])
+        first = messages[0] | {"content": f"{len(decode)}. {messages[0]['content']}"}
+        ttft_s.append(timed([first, *messages[1:]], 1)[0])
+        known, _ = timed(messages, 1)
+        whole, count = timed(messages, tokens)
+        decode.append([whole - known, count])
     return ttft_s, decode
 
 

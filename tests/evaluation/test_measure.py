@@ -25,11 +25,13 @@ class Echo(PythonModel):
                 import os
                 os.kill(os.getpid(), 9)
             tokens = int(row["max_tokens"])
-            time.sleep(0.020 + 0.002 * (tokens - 1))
+            time.sleep((0.020 if question not in known else 0) + 0.002 * (tokens - 1))
+            known.add(question)  # as a model that keeps the prompts that it has read
             text = "wrong" if question.startswith("bad") else question
             answers.append({"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": tokens}})
         return answers
 
+known = set()
 set_model(Echo())
 """
 
@@ -93,7 +95,7 @@ def test_too_short_answers_give_no_decode_figure():
 
 
 def test_decode_is_the_tokens_after_the_first_over_the_time_after_the_first():
-    measured = Measured(["a"], 0.1, 1, 1, [0.1, 0.1, 0.1], [[1.1, 11], [2.1, 11], [0.6, 11]])
+    measured = Measured(["a"], 0.1, 1, 1, [0.1, 0.1, 0.1], [[1.0, 11], [2.0, 11], [0.5, 11]])
     assert figures(measured, items("a"), ["a"])["decode_tokens_per_s"] == pytest.approx(10)
 
 
