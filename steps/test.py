@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
@@ -19,7 +20,9 @@ def main() -> int:
     except StepError as error:
         print(f"test: {error}", file=sys.stderr)
         return 1
-    return pytest.main(["--rootdir", str(ROOT), "-p", "no:cacheprovider", *(args or [str(ROOT / "tests")])])
+    # A file's tests share what they set up, so files are spread over the CPUs, not tests.
+    everything = ["-n", str(usable_cpus()), "--dist", "loadfile", str(ROOT / "tests")]
+    return pytest.main(["--rootdir", str(ROOT), "-p", "no:cacheprovider", *(args or everything)])
 
 
 if __name__ == "__main__":

@@ -154,15 +154,16 @@ def wait_for_child(local: Project, entry_point: str, process) -> str:
     raise AssertionError(process.communicate())
 
 
-def pids(module: str) -> list[int]:
-    """The processes that run `python -m MODULE`."""
+def pids(project: Project, module: str) -> list[int]:
+    """The processes that run `python -m MODULE` in a checkout; other tests run theirs at the same time."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
+            here = (entry / "cwd").resolve(strict=True) == project.root
         except OSError:  # it has ended
             continue
-        if module.encode() in command and b"python" in command[0]:
+        if here and module.encode() in command and b"python" in command[0]:
             found.append(int(entry.name))
     return found
 
@@ -175,15 +176,15 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     if how == "Ctrl-C":
         os.killpg(process.pid, signal.SIGINT)
     elif how == "SIGTERM to main":
-        (main,) = pids("steps.main")
+        (main,) = pids(local, "steps.main")
         os.kill(main, signal.SIGTERM)
     else:
-        (step,) = pids("steps.convert_onnx")
+        (step,) = pids(local, "steps.convert_onnx")
         os.kill(step, signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert local.runs("attributes.status = 'RUNNING'") == []
-    assert pids("steps.convert_onnx") == pids("steps.main") == []
+    assert pids(local, "steps.convert_onnx") == pids(local, "steps.main") == []
     assert local.client.get_run(child).info.status in ("FAILED", "KILLED")
     assert [a.path for a in local.client.list_artifacts(child) if a.path != "logs"] == []
     if how == "kill -9 of the step":
