@@ -10,6 +10,8 @@ from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
+_LONGEST = ("test_main.py", "test_lora.py", "test_failures.py")
+
 
 def main() -> int:
     """Run pytest and hand back its exit code. The tests open tracking stores of their own, so this run stays out."""
@@ -20,8 +22,10 @@ def main() -> int:
     except StepError as error:
         print(f"test: {error}", file=sys.stderr)
         return 1
-    # A file's tests share what they set up, so files are spread over the CPUs, not tests.
-    everything = ["-n", str(usable_cpus()), "--dist", "loadfile", str(ROOT / "tests")]
+    # A file's tests share what they set up, so files are spread over the CPUs, not tests; the longest files first.
+    spread = ["-n", str(usable_cpus()), "--dist", "loadfile", "--no-loadscope-reorder"]
+    folder = ROOT / "tests"
+    everything = [*spread, *(str(folder / name) for name in _LONGEST), str(folder)]
     return pytest.main(["--rootdir", str(ROOT), "-p", "no:cacheprovider", *(args or everything)])
 
 
