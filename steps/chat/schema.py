@@ -11,7 +11,8 @@ def signature(task: str, max_tokens: int) -> ModelSignature:
     """The signature of a task.
 
     MLflow drops what a signature does not name, so chat's has, beside the columns of MLflow's own, those of the OpenAI
-    API that it lacks; and its tools may have any JSON schema, its stop be a single string.
+    API that it lacks; and its tools may have any JSON schema, its stop be a single string, and its fractions be written
+    as whole numbers, which MLflow would refuse.
 
     Args:
         max_tokens: of a completion where the caller says nothing.
@@ -42,7 +43,7 @@ def signature(task: str, max_tokens: int) -> ModelSignature:
                 ]
             ),
         )
-    free = {"stop", "tools"}
+    free = {"stop", "tools", "temperature", "top_p", "frequency_penalty", "presence_penalty"}
     columns = [
         ColSpec(AnyType(), column.name, required=False) if column.name in free else column
         for column in CHAT_MODEL_INPUT_SCHEMA

@@ -102,6 +102,10 @@ def test_every_field_reaches_the_engine_through_mlflow(models):
     form = {"type": "json_schema", "json_schema": {"schema": {"type": "array", "items": {"type": "integer"}}}}
     formed = chat(model, response_format=form, max_tokens=200)["choices"][0]["message"]["content"]
     assert isinstance(json.loads(formed), list)
+    whole = {"temperature": 0, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    assert chat(model, count, **whole)["choices"] == chat(model, count)["choices"]
+    with pytest.raises(MlflowException, match="temperature is 7; expected a number of at least 0 and at most 2"):
+        chat(model, temperature=7)
     assert chat(model, count, presence_penalty=2.0, frequency_penalty=2.0) != chat(model, count)
 
 
