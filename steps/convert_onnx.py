@@ -57,7 +57,7 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
         f"{check_['equal']} of {check_['tokens']} first tokens as in PyTorch"
         f"{'; has known limits, see its page' if limits else ''}"
     )
-    notes = "".join(f"\n\nKnown limit of the runtime: {limit}" for limit in limits)
+    notes = "".join(f"\n\nKnown limit of onnxruntime-genai, not of wrap_custom's model: {limit}" for limit in limits)
     step.summarise(line, f"**{manifest['source']['name']}** as ONNX: {line}. Details: `conversion.json`.{notes}")
 
 

@@ -35,8 +35,12 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     try:
         checkpoint, size = conversion["checkpoint"], conversion["size_bytes"]
         exporter, precision = conversion["exporter"], conversion["precision"]
+        _ = [conversion[key] for key in ("device", "files", "longrope_switch", "options")]  # model_arguments' own
     except (KeyError, TypeError):
-        raise StepError(f"conversion.json of run {onnx_run} is damaged: run convert_onnx again") from None
+        raise StepError(
+            f"conversion.json of run {onnx_run} is damaged, or of an earlier version of this project: run convert_onnx "
+            "again"
+        ) from None
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
     with step.console.phase("fetching the ONNX model"):
         folder = download(step, onnx_run, "onnx")

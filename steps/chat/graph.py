@@ -8,6 +8,7 @@ of its own length. Two kinds of graph:
 - any other, such as optimum's, which returns past and present joined, in memory of its own for a row (`JoinedRows`).
 """
 
+import contextlib
 import mmap
 import os
 from abc import ABC, abstractmethod
@@ -150,6 +151,9 @@ class SharedRows(Rows):
         size = int(np.prod(shape)) * self._dtype.itemsize
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._mappings = [mmap.mmap(-1, size, flags=flags) for _ in self._past]
+        for mapping in self._mappings:  # or a kernel set to huge pages would give 2 MiB for each token's 4 KiB
+            with contextlib.suppress(AttributeError, OSError):
+                mapping.madvise(mmap.MADV_NOHUGEPAGE)
         self._arrays = [np.frombuffer(mapping, self._dtype).reshape(shape) for mapping in self._mappings]
 
     def _reach(self, length: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from chat.schema import COMPLETIONS
 from chat.service import Service
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
@@ -42,7 +43,7 @@ class PhiModel(PythonModel):
     ) -> Iterator[dict[str, Any]]:
         """The chunks of the answer to one chat request."""
         if self._task == COMPLETIONS:
-            raise NotImplementedError("llm/v1/completions answers whole rows: call predict")
+            raise MlflowException.invalid_parameter_value("llm/v1/completions answers whole rows: call predict")
         return self._service.stream(model_input)
 
 

@@ -61,9 +61,9 @@ class Chunks:
             index, {"tool_calls": [*choice.tool_calls]} if choice.tool_calls else {"content": ""}, choice.finish_reason
         )
 
-    def usage(self, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-        """The last chunk, without choices."""
-        return self._frame | {"choices": [], "usage": _usage(prompt_tokens, completion_tokens)}
+    def usage(self, usage: dict[str, int]) -> dict[str, Any]:
+        """The last chunk, without choices: the usage that the whole response has."""
+        return self._frame | {"choices": [], "usage": usage}
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         role = {} if index in self._started else {"role": "assistant"}

@@ -54,12 +54,11 @@ class Sampler:
         scaled = logits.astype(np.float64) / s.temperature
         weights = np.exp(scaled - scaled.max())
         most = min(s.top_k or len(weights), len(weights))
-        count = min(most, _LIKELY) if s.top_p < 1 else most
-        order = _largest(weights, count)
+        order = _largest(logits, min(most, _LIKELY) if s.top_p < 1 else most)
         if s.top_p < 1:
-            total = weights.sum() if most == len(weights) else weights[_largest(weights, most)].sum()
+            total = (weights if most == len(weights) else weights[_largest(logits, most)]).sum()
             if weights[order].sum() < s.top_p * total:
-                order = _largest(weights, most)
+                order = _largest(logits, most)
             sums = np.cumsum(weights[order])
             order = order[: int(np.searchsorted(sums, s.top_p * total)) + 1]
         sums = np.cumsum(weights[order])

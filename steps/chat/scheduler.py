@@ -104,12 +104,20 @@ class Scheduler:
                 continue  # until it can be copied
             room = min(len(answer.prompt) + answer.sampling.max_tokens, self._rows.context_length, self.memory.budget)
             long = self._switch > 0 and len(answer.prompt) > self._switch
-            row = self.memory.admit(answer.prompt, room, long, reuse=not (long and self._whole))
-            if row is None:
+            row, error = None, None
+            try:
+                row = self.memory.admit(answer.prompt, room, long, reuse=not (long and self._whole))
+            except Exception as found:  # it would be admitted again and again
+                error = found
+            if row is None and error is None:
                 return  # first come, first served
             with self._changed:
-                self._waiting.remove(answer)
+                with contextlib.suppress(ValueError):  # given up meanwhile, and dropped by another caller's `put`
+                    self._waiting.remove(answer)
                 self._changed.notify_all()
+            if error:
+                answer.emit(_explained(error))
+                continue
             answer.row, answer.reused, answer.admitted = row, len(row.tokens), time.monotonic()
             self._reading.append(answer)
 
@@ -211,10 +219,10 @@ class Scheduler:
         for list_ in (self._reading, self._writing):
             if answer in list_:
                 list_.remove(answer)
-        self.memory.retire(answer.row, keep=error is None)
         if error:
-            answer.emit(_explained(error))
-        elif reason:
+            answer.emit(_explained(error))  # first: whatever becomes of its row, nobody may wait for ever
+        self.memory.retire(answer.row, keep=error is None)
+        if reason:
             now, start = time.monotonic(), answer.submitted
             answer.emit(
                 Completion(

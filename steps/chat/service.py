@@ -1,7 +1,7 @@
 """Requests in, answers out: what the model does with an engine."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +45,19 @@ class Service:
         Raises:
             MlflowException: a field of a row is invalid, a prompt is too long, the queue is full or the time over.
         """
-        requests = [self._parse(row) for row in rows]
-        if any(row.get("stream") is True for row in rows):
-            raise MlflowException.invalid_parameter_value(
-                "stream is true; predict answers at once: leave it out, or call predict_stream"
-            )
         with traced(self._trace, self._name, rows) as record:
+            requests = [self._parse(row) for row in rows]
+            if any(row.get("stream") is True for row in rows):
+                raise MlflowException.invalid_parameter_value(
+                    "stream is true; predict answers at once: leave it out, or call predict_stream"
+                )
             asked: list[list[Answer]] = []
             try:
                 for request in requests:
                     asked.append(self._ask(request, pieces=False, wait=len(rows) > 1))
                 done = [[answer.wait() for answer in answers] for answers in asked]
             finally:
-                for answer in [answer for answers in asked for answer in answers]:
-                    answer.cancel()
+                _cancel(answer for answers in asked for answer in answers)
             responses = [self._respond(request, found) for request, found in zip(requests, done, strict=True)]
             record(responses, [completion for found in done for completion in found])
         return responses
@@ -69,13 +68,11 @@ class Service:
         Raises:
             MlflowException: as chat.
         """
-        request = self._parse(row)
-        return self._stream(row, request, self._ask(request, pieces=True))  # refused here, not at the first chunk
-
-    def _stream(self, row: Mapping[str, Any], request: ChatRequest, answers: list[Answer]) -> Iterator[dict[str, Any]]:
         chunks, done = Chunks(self._name), []
-        try:
-            with traced(self._trace, self._name, [row]) as record:
+        with traced(self._trace, self._name, [row]) as record:
+            request = self._parse(row)
+            answers = self._ask(request, pieces=True)
+            try:
                 for index, answer in enumerate(answers):
                     held, tools = "", request.tools  # nothing is shown while it may become calls
                     for piece in answer:
@@ -88,11 +85,11 @@ class Service:
                     if held and not choice.tool_calls:
                         yield chunks.text(index, held)
                     yield chunks.end(index, choice)
-                record([self._respond(request, done)], done)
-                yield chunks.usage(done[0].prompt_tokens, sum(completion.completion_tokens for completion in done))
-        finally:
-            for answer in answers:
-                answer.cancel()
+            finally:
+                _cancel(answers)
+            response = self._respond(request, done)
+            record([response], done)
+            yield chunks.usage(response["usage"])
 
     def complete(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Continue texts. A row that cannot be continued has an error, and the others their text.
@@ -135,8 +132,7 @@ class Service:
                     collect()
                 record(found, done)
         finally:
-            for _, answer in running:
-                answer.cancel()
+            _cancel(answer for _, answer in running)
         return found
 
     def _parse(self, row: Mapping[str, Any]) -> ChatRequest:
@@ -150,8 +146,7 @@ class Service:
             for choice in range(request.n):
                 asked.append(self.engine.ask(prompt, request.sampling, choice, wait=wait, pieces=pieces))
         except MlflowException:
-            for answer in asked:
-                answer.cancel()
+            _cancel(asked)
             raise
         return asked
 
@@ -163,6 +158,11 @@ class Service:
 
 
 _EMPTY = {"text": None, "finish_reason": None, "prompt_tokens": None, "completion_tokens": None, "error": None}
+
+
+def _cancel(answers: Iterable[Answer]) -> None:
+    for answer in answers:
+        answer.cancel()
 
 
 def _completed(completion: Completion) -> dict[str, Any]:

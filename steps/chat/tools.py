@@ -8,8 +8,8 @@ from typing import Any
 from .fields import invalid, plain
 
 _CHOICES = ("none", "auto", "required")
-# How Phi-4-mini begins a call: in its own special tokens, in the word that it was trained on, or at once.
-_CALL_STARTS = ("<|tool_call|>", "functools[", "[{")
+# How Phi-4-mini begins a call: in its own special tokens, in the word that it was trained on, or at once, as JSON.
+_CALL_STARTS = ("<|tool_call|>", "functools", "[", "{")
 
 
 def read_tools(given: Mapping[str, Any], takes_tools: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

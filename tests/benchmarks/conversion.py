@@ -150,9 +150,9 @@ def main() -> None:
                     samples.append({"layers": layers, "way": way} | sample)
                     print(samples[-1], file=sys.stderr)
                 if len(ways) == 2 and found["stock"]:
-                    samples[-1]["tensors"] = len(found["ours"])
+                    samples[-1]["tensors"] = len(found["stock"])  # ours has three numbers more, for first_logit
                     samples[-1]["tensors_as_stock"] = sum(
-                        found["stock"].get(name) == digest for name, digest in found["ours"].items()
+                        found["ours"].get(name) == digest for name, digest in found["stock"].items()
                     )
         args.out.write_text(
             json.dumps(

@@ -258,6 +258,43 @@ def test_a_fault_of_the_runtime_fails_those_in_the_step_and_the_next_are_served(
     assert ask(engine, "What is 2 plus 2?").text == "4"
 
 
+def test_a_request_given_up_while_it_is_admitted_harms_nobody(converted, monkeypatch):
+    """Another caller's request finds it cancelled in the queue, and drops it, just before the engine takes it out."""
+    engine = Engine(converted["genai fp32"])
+    admit, given_up, others = engine._scheduler.memory.admit, [], []
+
+    def admit_late(*args, **kwargs):
+        row = admit(*args, **kwargs)
+        if given_up and not others:
+            given_up[0].cancel()
+            others.append(start(engine, "What is 2 plus 2?"))
+        return row
+
+    running = engine.ask(engine.prompts.text("1 "), Sampling(max_tokens=300, form=ENDLESS))
+    next(pieces := iter(running))
+    monkeypatch.setattr(engine._scheduler.memory, "admit", admit_late)
+    with engine._scheduler._changed:  # so that the engine does not admit it before the test knows it
+        given_up.append(start(engine, "Who are you?"))
+    while not others:
+        next(pieces)
+    assert others[0].wait().text == "4"
+    assert len("".join(pieces)) > 0 and running.completion.completion_tokens == 300
+    assert engine._scheduler.memory.active == []
+
+
+def test_a_request_that_cannot_be_admitted_fails_alone(converted, monkeypatch):
+    engine = Engine(converted["genai fp32"])
+
+    def no_memory(*args, **kwargs):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(engine._scheduler.memory, "admit", no_memory)
+    with pytest.raises(MlflowException, match="the runtime failed: MemoryError: no memory"):
+        ask(engine, "What is 2 plus 2?")
+    monkeypatch.undo()
+    assert ask(engine, "What is 2 plus 2?").text == "4"
+
+
 # --- Conversation memory ---------------------------------------------------------------------------------------------
 
 

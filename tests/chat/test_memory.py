@@ -1,5 +1,8 @@
 """Rows of keys and values on a real graph: whatever is admitted, moved and given up, a row holds what its text says."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,6 +40,18 @@ def test_each_exporters_graph_has_its_kind_of_rows(rows, request):
     shares = "genai" in request.node.callspec.id
     assert isinstance(rows, SharedRows if shares else JoinedRows)
     assert rows.token_bytes == 2 * 4 * 3 * 32 * 4  # keys and values, layers, heads, size, float32
+
+
+def test_rows_take_no_huge_pages(rows):
+    if isinstance(rows, JoinedRows):
+        return  # its memory is ONNX Runtime's own
+    address, flags = rows._arrays[0].ctypes.data, None
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(found[1], 16) <= address < int(found[2], 16)
+        elif line.startswith("VmFlags") and here:
+            flags = line.split()
+    assert "nh" in flags, "proc(5): no-huge page advise flag"
 
 
 TEXTS = st.lists(st.sampled_from([10, 20, 30]), min_size=2, max_size=30)

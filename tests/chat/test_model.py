@@ -251,6 +251,11 @@ def test_a_bad_row_has_its_error_and_the_others_their_text(models):
     assert "prompt is" in found["error"][1] and "at most 2047 fit" in found["error"][2]
 
 
+def test_completions_are_not_streamed(models):
+    with pytest.raises(MlflowException, match="answers whole rows: call predict"):
+        list(models[COMPLETIONS].predict_stream({"prompt": "x"}))
+
+
 def test_a_bad_parameter_is_refused_for_all(models):
     with pytest.raises(MlflowException, match="temperature is 5"):
         models[COMPLETIONS].predict(pd.DataFrame({"prompt": ["x"]}), params={"temperature": 5.0})
@@ -305,13 +310,19 @@ def test_each_request_leaves_a_trace_where_the_config_asks_for_it(folders, tmp_p
         list(model.predict_stream({"messages": FRANCE}))
         with pytest.raises(MlflowException):
             chat(model, messages=[{"role": "user", "content": "word " * 2100}])
+        with pytest.raises(MlflowException):
+            chat(model, temperature=7)
+        (dropped := model.predict_stream({"messages": FRANCE})).__next__()
+        dropped.close()
         chat(mlflow.pyfunc.load_model(str(folders[CHAT])))  # leaves none
         mlflow.flush_trace_async_logging()
         traces = mlflow.search_traces(locations=["0"], return_type="list")
     finally:
         mlflow.set_tracking_uri(None)
-    assert sorted(trace.info.status.value for trace in traces) == ["ERROR", "OK", "OK"]
-    done = [trace for trace in traces if trace.info.status.value == "OK"]
+    assert sorted(trace.info.status.value for trace in traces) == ["ERROR", "ERROR", "OK", "OK", "OK"]
+    well = [trace for trace in traces if trace.info.status.value == "OK"]
+    done = [trace for trace in well if not trace.data.spans[0].attributes.get("cancelled")]
+    assert len(done) == 2
     for trace in done:
         span = trace.data.spans[0]
         assert span.inputs["messages"] == FRANCE

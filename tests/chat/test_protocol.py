@@ -140,7 +140,16 @@ def test_anything_else_is_text(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "may"), [("", True), ("<|tool", True), ("functools[{", True), ("[", True), ("fun!", False), ("It", False)]
+    ("text", "may"),
+    [
+        ("", True),
+        ("<|tool", True),
+        ("functools[{", True),
+        ("[ {", True),
+        ('{ "name', True),
+        ("fun!", False),
+        ("It", False),
+    ],
 )
 def test_what_may_become_calls_is_held_back(text, may):
     assert may_be_calls(text) == may
@@ -158,8 +167,13 @@ def test_the_response_has_the_flavors_fields_in_its_order():
 def test_chunks_are_those_of_mlflows_own_type():
     from mlflow.types.llm import ChatCompletionChunk
 
-    chunks = Chunks("a-model")
-    made = [chunks.text(0, "Hel"), chunks.text(0, "lo"), chunks.end(0, Choice("Hello", "stop")), chunks.usage(5, 2)]
+    chunks, answer = Chunks("a-model"), chat_response("a-model", [Choice("Hello", "stop")], 5, 2)
+    made = [
+        chunks.text(0, "Hel"),
+        chunks.text(0, "lo"),
+        chunks.end(0, Choice("Hello", "stop")),
+        chunks.usage(answer["usage"]),
+    ]
     read = [ChatCompletionChunk.from_dict(chunk) for chunk in made]
     assert [chunk.id for chunk in read] == [read[0].id] * 4
     assert made[0]["choices"][0]["delta"] == {"role": "assistant", "content": "Hel"}
