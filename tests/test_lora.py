@@ -261,7 +261,7 @@ def test_a_merge_that_is_stopped_leaves_nothing(local, tmp_path):
         assert time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "wrap_transformer: interrupted" in err
+    assert "wrap_transformer: interrupted" in err, (out, err)
     assert_nothing_left(local, scratch)

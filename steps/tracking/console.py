@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from steps.tracking import stopping
+
 _TERMINAL = "PHI_MLFLOW_TERMINAL"  # the terminal of the outermost step, for the progress of the ones that it starts
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
@@ -50,7 +52,8 @@ class Console:
 
     @contextlib.contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """Show `text` with the seconds that it has taken while the block runs."""
+        """Show `text` with the seconds that it has taken while the block runs; not begun once the step was stopped."""
+        stopping.check()
         if not self._shows_progress:
             yield
             return

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.errors import StepError
+from steps.tracking import stopping
 from steps.tracking.console import Console, captured_output, redact
 from steps.tracking.project import parse_parameters
 from steps.tracking.reuse import fingerprint
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LOGS = "logs"
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that was given no name
 
 
@@ -83,9 +82,7 @@ def run_entry_point(
         check: refuses parameter values that can be known to be wrong before any work.
         resolve: pins parameters that name something which may change, such as a branch.
     """
-    for name in _STOPPING:
-        if signal.getsignal(name) is not signal.SIG_IGN:  # nohup
-            signal.signal(name, _stop)
+    stopping.listen()
     with captured_output() as (console, log):
         try:
             code = _run(entry_point, work, check, resolve, console, log)
@@ -117,13 +114,14 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                 # Taken before the work: what is edited meanwhile did not do it.
                 identity = fingerprint(step.client, entry_point, step.params)
                 work(step, **step.params)
-                _ignore_signals()  # from here on it is finished
+                stopping.check()
+                stopping.ignore()  # from here on it is finished
                 step.tag(**{FINGERPRINT_TAG: identity})
                 step.client.log_artifact(step.run_id, str(_redacted(log, Path(scratch))), LOGS)
                 mlflow.end_run()
             except BaseException as error:
-                _ignore_signals()
-                killed = isinstance(error, KeyboardInterrupt)
+                stopping.ignore()
+                killed = isinstance(error, KeyboardInterrupt) or stopping.asked()  # libraries raise theirs instead
                 cause = "interrupted" if killed else one_line(error)
                 _empty(Path(scratch))  # makes room to record the failure where the disk is full
                 try:
@@ -222,13 +220,3 @@ def _redacted(log: Path, scratch: Path) -> Path:
     copy = scratch / log.name
     copy.write_text(redact(log.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
     return copy
-
-
-def _stop(*_) -> None:
-    _ignore_signals()  # Ctrl-C reaches the whole process group and MLflow adds a SIGTERM: stop once
-    raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for name in _STOPPING:
-        signal.signal(name, signal.SIG_IGN)

@@ -1,0 +1,46 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import ROOT
+
+SWALLOWING = """
+import os, signal, sys
+from steps.tracking.step import run_entry_point
+
+def work(step, args):
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except BaseException:  # as a finalizer, or a library's bare except, would
+        pass
+    {then}
+
+run_entry_point("test", work, lambda params: None)
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["pass", "with step.console.phase('logging'): step.tag(logged='yes')", "raise ValueError('in its stead')"]
+)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(tmp_path: Path, name: str, then: str):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    process = subprocess.run(
+        [sys.executable, "-c", SWALLOWING.format(name=name, then=then), "--args="],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr
+    (run,) = MlflowClient(uri, uri).search_runs(["0"])
+    assert run.info.status == "KILLED"
+    assert run.data.tags["error"] == "interrupted"
+    assert "logged" not in run.data.tags
