@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -58,8 +59,9 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
             input_example=INPUT_EXAMPLES[task],
             metadata={**tags, "variant": f"transformers-{facts['dtype']}", "licence": manifest["licence"]},
             model_card=_model_card(folder, description),
-            # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated.
-            model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False},
+            # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated. The
+            # end's IDs are the checkpoint's own: MLflow lets a caller change what is named here, and nothing else.
+            model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False, **_ends(folder)},
         )
     place = publish(step, info, registered_model, tags, description)
     step.summarise(f"transformers, {facts['dtype']}, {size_text(size)}: {place}", description)
@@ -83,6 +85,16 @@ def _folder_named(folder: Path, manifest: dict[str, Any], scratch: Path):
         yield name
     finally:
         os.chdir(before)
+
+
+def _ends(folder: Path) -> dict[str, Any]:
+    """The IDs of the tokens that end an answer, as generate takes them."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            ends = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            if ends is not None:
+                return {"eos_token_id": ends}
+    return {}
 
 
 def _model_card(folder: Path, description: str):

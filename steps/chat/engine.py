@@ -37,7 +37,7 @@ class Engine:
         self._vocabulary, self._ends = rows.vocabulary, read_config(folder)["model"]["eos_token_id"]
         self._ends = [*np.atleast_1d(self._ends).tolist()]
         self._folder, self._grammars = folder, None
-        self._scheduler = Scheduler(rows, self.settings, self._ends)
+        self._scheduler = Scheduler(rows, self.settings, [] if self.settings.ignore_eos else self._ends)
         self._thread = threading.Thread(target=self._scheduler.run, name="chat-engine", daemon=True)
         self._thread.start()
         # The thread refers to the scheduler alone, so that an engine that nobody holds any more ends it.

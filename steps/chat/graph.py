@@ -85,12 +85,15 @@ class Rows(ABC):
         self.chooses_logits = FIRST_LOGIT in [value.name for value in session.get_overridable_initializers()]
 
     @abstractmethod
-    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: bool = False) -> np.ndarray | None:
+    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: int = 0) -> np.ndarray:
         """Append the keys and values of tokens to the first `past` of a row.
 
         Args:
-            logits: whether the next token's are wanted, float32 [vocabulary]; only of a graph that `chooses_logits`,
-                others would compute those of every token.
+            logits: after how many of the last tokens those of the next are wanted; a graph that does not
+                `chooses_logits` has none or all.
+
+        Returns:
+            float32 [logits, vocabulary].
         """
 
     @abstractmethod
@@ -124,16 +127,17 @@ class Rows(ABC):
             binding.bind_cpu_input("position_ids", arrays[2])
         return arrays
 
-    def _choose(self, binding: Any, first: int) -> None:
-        """Have logits computed from a position on, where the graph lets them be chosen."""
+    def _last_logits(self, binding: Any, tokens: Sequence[int], count: int) -> np.ndarray:
+        """Have those after the last `count` tokens of one row computed."""
         if self.chooses_logits:
-            value = ort.OrtValue.ortvalue_from_numpy(np.array([first], np.int64))
+            value = ort.OrtValue.ortvalue_from_numpy(np.array([len(tokens) - count], np.int64))
             binding.bind_ortvalue_input(FIRST_LOGIT, value)  # bind_cpu_input knows no input that has a default
+        return self._output(binding, 1, count)[0] if count else np.empty((0, self.vocabulary), self._logits_type)
 
-    def _output(self, binding: Any, count: int) -> np.ndarray:
-        logits = np.empty((count, 1, self.vocabulary), self._logits_type)
+    def _output(self, binding: Any, rows: int, count: int) -> np.ndarray:
+        logits = np.empty((rows, count, self.vocabulary), self._logits_type)
         binding.bind_output("logits", "cpu", 0, self._logits_type, logits.shape, logits.ctypes.data)
-        return logits[:, 0]
+        return logits
 
 
 class SharedRows(Rows):
@@ -177,22 +181,21 @@ class SharedRows(Rows):
             binding.bind_output(present, *place)
         return binding
 
-    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: bool = False) -> np.ndarray | None:
+    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: int = 0) -> np.ndarray:
         self._reach(max(past + len(tokens), width))
         binding = self._bind(row, 1)
         arrays = self._inputs(binding, np.array([tokens], np.int64), [past + len(tokens)], width)
-        self._choose(binding, len(tokens) - logits)
-        found = self._output(binding, 1) if logits else None
+        found = self._last_logits(binding, tokens, logits)
         self._session.run_with_iobinding(binding)
         self._lengths[row] = past + len(tokens)
         del arrays
-        return found[0].astype(np.float32, copy=False) if logits else None
+        return found.astype(np.float32, copy=False)
 
     def step(self, first: int, tokens: Sequence[int], lengths: Sequence[int], width: int) -> np.ndarray:
         self._reach(max(*lengths, width))
         if self._window != (first, len(tokens)):  # the same rows as in the last step, as a rule
             self._window, self._binding = (first, len(tokens)), self._bind(first, len(tokens))
-            self._logits = self._output(self._binding, len(tokens))
+            self._logits = self._output(self._binding, len(tokens), 1)[:, 0]
         arrays = self._inputs(self._binding, np.array(tokens, np.int64)[:, None], lengths, width)
         self._session.run_with_iobinding(self._binding)
         self._lengths[first : first + len(tokens)] = lengths
@@ -221,7 +224,7 @@ class JoinedRows(Rows):
         self._empty = [ort.OrtValue.ortvalue_from_numpy(empty, provider, 0)] * len(self._past)
         self._rows: list[list[ort.OrtValue]] = [self._empty] * rows
 
-    def _run(self, row: int, tokens: Sequence[int], past: int, width: int, logits: bool) -> np.ndarray | None:
+    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: int = 0) -> np.ndarray:
         self.copy(row, row, past)
         binding = self._session.io_binding()
         for name, value in zip(self._past, self._rows[row], strict=True):
@@ -229,23 +232,18 @@ class JoinedRows(Rows):
         for name in self._present:
             binding.bind_output(name, self.provider)
         arrays = self._inputs(binding, np.array([tokens], np.int64), [past + len(tokens)], width)
-        self._choose(binding, len(tokens) - logits)
-        found = self._output(binding, 1) if logits else None
+        found = self._last_logits(binding, tokens, logits)
         self._session.run_with_iobinding(binding)
         del arrays
         self._rows[row] = list(binding.get_outputs()[: len(self._present)])
-        return found
-
-    def extend(self, row: int, tokens: Sequence[int], past: int, width: int, logits: bool = False) -> np.ndarray | None:
-        found = self._run(row, tokens, past, width, logits)
-        return found[0].astype(np.float32, copy=False) if logits else None
+        return found.astype(np.float32, copy=False)
 
     def step(self, first: int, tokens: Sequence[int], lengths: Sequence[int], width: int) -> np.ndarray:
         found = [
-            self._run(first + i, [token], length - 1, width, logits=True)[0]
+            self.extend(first + i, [token], length - 1, width, logits=1)[0]
             for i, (token, length) in enumerate(zip(tokens, lengths, strict=True))
         ]
-        return np.stack(found).astype(np.float32, copy=False)
+        return np.stack(found)
 
     def copy(self, source: int, target: int, length: int) -> None:
         values = self._rows[source]

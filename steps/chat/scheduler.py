@@ -148,17 +148,17 @@ class Scheduler:
             size = self._settings.prefill_chunk if self._writing else _ALONE
             chunk = tokens[past : min(end, past + size)]
             width = self._switch + 1 if text.long else 0
-        last, logits = past + len(chunk) >= end, None
+        last, logits = past + len(chunk) >= end, ()
         if chunk:
-            logits = self._rows.extend(self.memory.row(text), chunk, past, width, logits=last and chooses)
+            logits = self._rows.extend(self.memory.row(text), chunk, past, width, logits=int(last and chooses))
             text.tokens[past:] = chunk
         if last:
             self._reading.remove(answer)
             self._writing.append(answer)
-            if logits is None:
-                text.tokens[len(tokens) - 1 :] = []
+            if len(logits):
+                self._take(answer, logits[0])
             else:
-                self._take(answer, logits)
+                text.tokens[len(tokens) - 1 :] = []
 
     # --- Writing answers ----------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ class Settings:
     kv_cache_mb: int = 4096  # MiB for the keys and values of all texts, those kept for reuse included
     prefill_chunk: int = 64  # tokens of a prompt that are read between two steps of the others
     longrope_switch: int = 0  # the length past which LongRoPE's long factors hold; 0: none
+    ignore_eos: bool = False  # whether answers go on past their end, to max_tokens: for measuring speed
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Settings":
@@ -31,6 +32,10 @@ class Settings:
         """
         given = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
         settings = cls(**given)
+        if not isinstance(settings.ignore_eos, bool):
+            raise MlflowException.invalid_parameter_value(
+                f"model config: ignore_eos is {settings.ignore_eos!r}; expected true or false"
+            )
         least = {"threads": 0, "parallel": 1, "queue": 1, "timeout": 0, "kv_cache_mb": 1, "prefill_chunk": 1}
         for name, minimum in least.items():
             value = getattr(settings, name)
