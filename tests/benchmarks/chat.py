@@ -13,6 +13,8 @@ clients  8 clients that each ask once, 64 tokens, 128 new, at random times (expo
 turns    time to the first token of a conversation's fifth turn after 1,000 tokens of history, against the same without
          what was kept.
 steady   resident memory over --requests requests to the shipped model.
+extras   what loading takes with the checksums compared beside it and without; and what a request of one token to the
+         shipped model takes with the switch for traces, off, and without it.
 
 Usage: python tests/benchmarks/chat.py OUT.json [--layers 12] [--reps 5] [--parts single rows ...]
            [--llama PYTHON FILE.gguf] [--openvino PYTHON FOLDER] [--checkpoint FOLDER]
@@ -53,7 +55,7 @@ from tests.geometries import PUBLISHED, make_checkpoint  # noqa: E402
 PACKAGES = ("onnxruntime", "onnxruntime-genai", "mlflow", "numpy")
 TINY = ROOT / "params" / "tiny-phi3"
 OPTIONS = "block_size=128,matmul_mixed_precision=last_matmul:int8"  # the profiles'
-PARTS = ("single", "rows", "clients", "turns", "steady")
+PARTS = ("single", "rows", "clients", "turns", "steady", "extras")
 
 
 def log(text: str) -> None:
@@ -244,6 +246,51 @@ def steady(scratch: Path, requests: int) -> list[dict]:
     return found
 
 
+def extras(folder: Path, conversion: dict, scratch: Path, reps: int) -> dict:
+    """Seconds, in turn: of loading, checked and not; of requests, with the switch for traces and without it."""
+    from contextlib import nullcontext
+
+    from steps.chat import service
+    from steps.chat.service import Service
+
+    def config(name: str) -> dict:
+        return {"model": name, "max_tokens": 1, "trace": False}
+
+    def checksums(name: str, of: dict) -> Path:
+        path = scratch / f"{name}.json"
+        path.write_text(json.dumps(of["files"]))
+        return path
+
+    found: dict = {"loads": [], "requests": []}
+    check = checksums("checked", conversion)
+    for rep in range(reps + 1):
+        sample = {}
+        for way in ("checked", "unchecked"):
+            start = time.perf_counter()
+            if way == "checked":
+                Service(folder, check, config("model")).engine.close()
+            else:
+                Engine(folder).close()
+            sample[way] = time.perf_counter() - start
+        log(str(sample))
+        found["loads"] += [sample] if rep else []
+    tiny = converted(TINY, scratch / "tiny-extras", "")
+    model = Service(scratch / "tiny-extras", checksums("tiny", tiny), config("tiny"))
+    rows = [{"messages": [{"role": "user", "content": "What is the capital of France?"}]}]
+    switch = service.traced
+    for rep in range(2_200):
+        sample = {}
+        for way, used in (("switch", switch), ("none", lambda *_: nullcontext(lambda *_: None))):
+            service.traced = used
+            start = time.perf_counter()
+            model.chat(rows)
+            sample[way] = time.perf_counter() - start
+        found["requests"] += [sample] if rep >= 200 else []
+    service.traced = switch
+    model.engine.close()
+    return found
+
+
 def ratios(samples: list[dict], name: str, over: str, key: str) -> float:
     """The median of the ratios of the same repetitions; of speeds, so above 1 is faster."""
     by = {(s["engine"], s["rep"]): s[key] for s in samples}
@@ -289,6 +336,11 @@ def table(found: dict) -> str:
         ratio = statistics.median(s["fresh_s"] / s["kept_s"] for s in found["turns"])
         kept = statistics.median(s["kept_s"] for s in found["turns"])
         lines.append(f"| turn 5 after 1,000 tokens: kept against read again | {ratio:.1f}x ({kept:.2f} s) |")
+    if "extras" in found:
+        for name, one, other in (("loads", "checked", "unchecked"), ("requests", "switch", "none")):
+            ratio = statistics.median(s[one] / s[other] for s in found["extras"][name])
+            took = statistics.median(s[one] for s in found["extras"][name])
+            lines.append(f"| {name}: {one} against {other} | {ratio:.3f}x ({1e3 * took:.2f} ms) |")
     if "steady" in found:
         sizes = [s["rss_bytes"] for s in found["steady"]]
         later = sizes[len(sizes) // 4 :]
@@ -349,6 +401,8 @@ def main() -> None:
                     (s["rows"]["prompt_tokens"] * prefill + s["rows"]["tokens"] / decode) / s["rows"]["seconds"]
                     for s in found["rows"]
                 )
+        if "extras" in args.parts:
+            found["extras"] = extras(scratch / "onnx", conversion, scratch, args.reps)
         if {"clients", "turns"} & set(args.parts):
             engine = Engine(scratch / "onnx", Settings(prefill_chunk=args.chunk))
             if "clients" in args.parts:
