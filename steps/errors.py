@@ -12,6 +12,10 @@ class StepError(Exception):
     """
 
 
+class Rejected(StepError):
+    """The work is done and recorded, and its verdict is no: the run fails, and keeps what it logged."""
+
+
 def nearest(given: str, valid: Iterable[str]) -> str:
     """A clause for the end of an error: the nearest valid name if one is near, then all of them."""
     names = sorted(valid)

@@ -1,23 +1,42 @@
-"""evaluate: model URIs and a fetch_model run -> a run that holds metrics per model, `evaluation.json`, the verdicts.
+"""evaluate: model URIs and a fetch_model run -> a run that holds metrics per model, `report.html`, `evaluation.json`.
 
-With a registered model: its versions get their verdicts as tags, and the fastest that passed gets the alias `champion`.
+With a registered model: its versions get their verdicts as tags, and the alias `champion` moves if the evidence
+says so. The run fails, and keeps what it found, if none of the models passes every gate.
 """
 
 import re
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.checkpoint.manifest import sha256
 from steps.conversion.convert import RUNTIMES, installed_versions
-from steps.errors import StepError
-from steps.evaluation.evalset import Item, read_evalset
-from steps.evaluation.gates import choose_champion, failures, read_gates
-from steps.evaluation.measure import MAX_TOKENS, SPEED, Measured, environment, figures, measure
-from steps.evaluation.table import COLUMNS, markdown_table, row, verdict
+from steps.errors import Rejected, StepError, one_of
+from steps.evaluation import entries as made
+from steps.evaluation.effort import EFFORTS
+from steps.evaluation.environment import environment
+from steps.evaluation.evalset import Item, read_evalset, spread
+from steps.evaluation.fidelity import WINDOW
+from steps.evaluation.gates import read_gates
+from steps.evaluation.measure import (
+    MAX_TOKENS,
+    Measured,
+    Models,
+    Reference,
+    measure_models,
+    measure_reference,
+    rounds,
+)
+from steps.evaluation.promotion import PREFERENCES, Decision, decide
+from steps.evaluation.report import html, markdown
+from steps.evaluation.table import verdict
+from steps.evaluation.texts import read_text
+from steps.tracking.answers import ask_through_mlflow, import_early
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id
 from steps.tracking.project import ROOT
-from steps.tracking.registry import move_champion, versions_by_model
+from steps.tracking.registry import CHAMPION, champion_version, promote, record_verdicts, versions_by_model
 from steps.tracking.step import Step, run_entry_point
 from steps.tracking.tags import EVALUATION
 
@@ -25,61 +44,179 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 _PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+_JUDGE = re.compile(r"[a-z_]+:/.+|databricks")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated: one of the given ones, or the present champion, to compare with."""
+
+    uri: str
+    info: "ModelInfo"
+    version: int | None
+    given: bool
+    incumbent: bool
+
+    def facts(self) -> dict[str, Any]:
+        """For evaluation.json."""
+        return {
+            "uri": self.uri,
+            "model_id": self.info.model_id,
+            "version": self.version,
+            "given": self.given,
+            "incumbent": self.incumbent,
+        }
 
 
 def check(params: dict[str, str]) -> None:
-    """Refuse a bad evaluation set, bad gates or no models, before any model is loaded."""
+    """Refuse a bad evaluation set, text or gates, or no models, before any model is loaded."""
     if not all(uri.strip() for uri in params["models"].split(",")):
         raise StepError(f"models is {params['models']!r}; expected MLflow model URIs separated by commas")
     check_run_id("reference_run", params["reference_run"])
+    one_of("effort", params["effort"], EFFORTS)
+    one_of("prefer", params["prefer"], PREFERENCES)
+    if params["judge"] and not _JUDGE.fullmatch(params["judge"]):
+        raise StepError(
+            f"judge is {params['judge']!r}; expected a model as MLflow's judges take it, such as endpoints:/name or "
+            "openai:/gpt-5, or nothing"
+        )
     read_evalset(ROOT / params["evalset"])
+    read_text(ROOT / params["text"])
     read_gates(ROOT / params["gates"])
 
 
-def evaluate(step: Step, models: str, reference_run: str, evalset: str, gates: str, registered_model: str) -> None:
-    """Answer the evaluation set with each model and with PyTorch; measure, judge, record."""
-    del reference_run  # read by name below
-    items, limits = read_evalset(ROOT / evalset), read_gates(ROOT / gates)
-    digest = sha256(ROOT / evalset)
-    infos = {uri.strip(): _model_info(uri.strip()) for uri in models.split(",")}
-    versions = _versions(step, registered_model, infos)
+def evaluate(
+    step: Step,
+    models: str,
+    reference_run: str,
+    evalset: str,
+    text: str,
+    gates: str,
+    registered_model: str,
+    effort: str,
+    prefer: str,
+    judge: str,
+) -> None:
+    """Measure each model and PyTorch; compare, judge, promote, record."""
+    amount, limits, whole = EFFORTS[effort], read_gates(ROOT / gates), read_evalset(ROOT / evalset)
+    items = spread(whole, amount.questions)
+    subjects = _subjects(step, models, registered_model)
     folder, manifest = verified_checkpoint(step, "reference_run")
-    with step.console.bar_class()(total=len(items) * (1 + len(infos)), unit="answer", desc="evaluating") as bar:
-        reference = measure("reference", str(folder), items, step.scratch, bar.update)
-        measured = {uri: measure("model", uri, items, step.scratch, bar.update) for uri in infos}
+    surroundings = environment(installed_versions(_PACKAGES))
+    asked: dict[str, dict[str, Any]] = {}
 
-    entries = []
-    for uri, info in infos.items():
-        metrics = figures(measured[uri], items, reference.answers)
-        version = versions.get(info.model_id)
-        entries.append(
-            {
-                "model": _label(uri, info, [entry["model"] for entry in entries]),
-                "uri": uri,
-                "model_id": info.model_id,
-                "version": version.version if version else None,
-                "metrics": metrics,
-                "failed_gates": failures(limits, metrics),
-                "samples": {"ttft_s": measured[uri].ttft_s, "decode_s_and_tokens": measured[uri].decode},
-            }
+    def ask(label: str, answer: Any) -> list[dict[str, Any]]:
+        model_id = subjects[label].info.model_id
+        found, asked[label] = ask_through_mlflow(
+            step, label, model_id, items, reference.answers, answer, judge, bar.update
         )
-    able = [entry for entry in entries if entry["version"] or not registered_model]  # to bear the alias
-    champion = choose_champion({entry["uri"]: entry["metrics"] for entry in able if not entry["failed_gates"]})
-    for entry in entries:
-        entry["champion"] = entry["uri"] == champion
+        return found
+
+    import_early()
+    total = rounds(amount, len(items), len(subjects))
+    with (
+        step.console.bar_class()(total=total, desc="evaluating", bar_format=_BAR) as bar,
+        Models({label: subject.uri for label, subject in subjects.items()}, step.scratch) as processes,
+    ):
+        reference = measure_reference(folder, items, read_text(ROOT / text), amount, step.scratch, bar.update)
+        optional = [label for label, subject in subjects.items() if not subject.given]
+        measured, broken, together = measure_models(
+            processes, optional, reference, amount, ask, step.scratch, bar.update
+        )
+    for reason in broken.values():
+        step.console.error(f"evaluate: the present champion is left out of the comparison: {reason}")
+
+    bandwidth = 1e9 * surroundings["memory_bandwidth_gb_s"]
+    found = {label: made.figures(one, items, reference, bandwidth) for label, one in measured.items()}
+    for label, one in found.items():
+        one["metrics"]["judged"] = asked[label]["judged"]
+    of_reference = made.reference_figures(items, reference, list(measured.values()))
+    champion = next((label for label, subject in subjects.items() if subject.incumbent), None)
+    of_champion = None if champion is None else found[champion]["metrics"] if champion in found else {}
+    entries = [
+        made.entry(
+            label,
+            subjects[label].facts() | {"evaluation_run": asked[label]["run_id"]},
+            one,
+            found[label],
+            limits,
+            of_reference["metrics"],
+            of_champion,
+        )
+        for label, one in measured.items()
+    ]
+    evidence = {label: made.evidence(one, items) for label, one in measured.items()}
+    able = [entry for entry in entries if entry["version"] or not registered_model]  # to bear an alias
+    decision = decide(able, evidence, prefer)
+    _apply(step, registered_model, entries, decision, subjects)
     evaluation = {
+        "run": step.run_id,
         "checkpoint": manifest["source"],
-        "evalset": {"path": evalset, "items": len(items), "sha256": digest},
+        "reference": {"dtype": manifest["architecture"]["dtype"], **of_reference},
+        "evalset": {
+            "path": evalset,
+            "items": len(whole),
+            "asked": len(items),
+            "sha256": sha256(ROOT / evalset),
+            "kinds": dict(Counter(item.kind for item in items)),
+        },
+        "text": {
+            "path": text,
+            "sha256": sha256(ROOT / text),
+            "windows": len(reference.windows),
+            "window": WINDOW,
+            "scored_tokens": reference.targets,
+        },
         "gates": {"path": gates, "limits": [vars(limit) for limit in limits]},
+        "prefer": prefer,
+        "judge": judge,
+        "effort": {"name": effort, **asdict(amount)},
+        "interleaved": together,
         "answers": {"max_tokens": MAX_TOKENS},
-        "speed": SPEED,
-        "environment": environment(installed_versions(_PACKAGES)),
+        "environment": surroundings,
+        "champion": _champion(step, registered_model, entries, decision, subjects),
         "models": entries,
+        "comparisons": made.comparisons(evidence),
+        "worst": made.worst(items, reference, measured),
+        "reproduce": [_command(step)],
     }
     _log(step, evaluation, items, reference, measured)
     if registered_model:
-        _judge_versions(step, registered_model, entries)
-    _summarise(step, evaluation, registered_model)
+        record_verdicts(step, registered_model, entries, markdown(evaluation))
+    _summarise(step, evaluation)
+    given = [entry for entry in entries if entry["given"]]
+    if all(entry["failed_gates"] for entry in given):
+        reasons = "; ".join(f"{entry['model']}: {', '.join(entry['failed_gates'])}" for entry in given)
+        raise Rejected(f"no model passes every gate of {gates} ({reasons}): see report.html of run {step.run_id}")
+
+
+def _subjects(step: Step, models: str, registered_model: str) -> dict[str, Subject]:
+    """The given models, and the present champion of the registered model, by label."""
+    uris = [uri.strip() for uri in models.split(",")]
+    infos = {uri: _model_info(uri) for uri in uris}
+    versions = versions_by_model(step.client, registered_model) if registered_model else {}
+    if registered_model and not any(info.model_id in versions for info in infos.values()):
+        raise StepError(
+            f"registered_model is {registered_model!r}, and none of the models is a version of it: register them with "
+            "the wrap steps' registered_model, or leave it out here"
+        )
+    present = champion_version(step.client, registered_model) if registered_model else None
+    found: dict[str, Subject] = {}
+    for uri, info in infos.items():
+        version = versions.get(info.model_id)
+        number = int(version.version) if version else None
+        incumbent = present is not None and str(number) == present
+        found[_label(uri, info, number, found)] = Subject(uri, info, number, True, incumbent)
+    if present is not None and not any(subject.incumbent for subject in found.values()):
+        uri = f"models:/{registered_model}/{present}"
+        try:
+            info = _model_info(uri)
+        except StepError as error:
+            step.console.error(f"evaluate: the present champion is left out of the comparison: {error}")
+        else:
+            found[_label(uri, info, int(present), found)] = Subject(uri, info, int(present), False, True)
+    return found
 
 
 def _model_info(uri: str) -> "ModelInfo":
@@ -98,75 +235,92 @@ def _model_info(uri: str) -> "ModelInfo":
     return info
 
 
-def _versions(step: Step, registered_model: str, infos: dict[str, "ModelInfo"]) -> dict[str, Any]:
-    """Logged model ID -> registered version, of the models that are versions of it."""
-    if not registered_model:
-        return {}
-    versions = versions_by_model(step.client, registered_model)
-    if not any(info.model_id in versions for info in infos.values()):
-        raise StepError(
-            f"registered_model is {registered_model!r}, and none of the models is a version of it: register them with "
-            "the wrap steps' registered_model, or leave it out here"
-        )
-    return versions
-
-
-def _label(uri: str, info: "ModelInfo", taken: list[str]) -> str:
+def _label(uri: str, info: "ModelInfo", version: int | None, taken: dict[str, Subject]) -> str:
     """A short name for tables, of letters that a metric's name may have; the URI's for models of other projects."""
     label = re.sub(r"[^\w.-]+", "-", (info.metadata or {}).get("variant") or uri.partition(":/")[2] or uri).strip("-")
-    return label if label not in taken else f"{label}-{len(taken) + 1}"
+    if label in taken:
+        label += f"-v{version}" if version and f"{label}-v{version}" not in taken else f"-{len(taken) + 1}"
+    return label
 
 
-def _log(step: Step, evaluation: dict, items: list[Item], reference: Measured, measured: dict[str, Measured]) -> None:
-    """Inputs, metrics of the run and of each logged model, the table of all answers, and last the evaluation itself."""
+def _apply(
+    step: Step, registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]
+) -> None:
+    """Move the aliases, and say on each entry what became of it."""
+    incumbent = next((label for label, subject in subjects.items() if subject.incumbent), None)
+    champion = decision.champion or incumbent
+    if registered_model:
+        numbers = {label: subject.version for label, subject in subjects.items()}
+        promote(step.client, registered_model, numbers.get(decision.champion), numbers.get(decision.challenger))
+    for entry in entries:
+        label = entry["model"]
+        was_champion = label == incumbent and label != champion
+        aliases = {champion: CHAMPION, decision.challenger: "challenger"}
+        entry["champion"] = label == champion
+        entry["alias"] = "previous" if was_champion else aliases.get(label, "")
+        entry["reason"] = decision.reasons.get(
+            label, "" if entry["version"] else "not a version of the registered model"
+        )
+
+
+def _champion(
+    step: Step, registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]
+) -> dict[str, Any]:
+    before = next((str(subject.version) for subject in subjects.values() if subject.incumbent), None)
+    after = champion_version(step.client, registered_model) if registered_model else None
+    label = next((entry["model"] for entry in entries if entry["champion"]), None)
+    return {
+        "name": registered_model,
+        "before": before if registered_model else None,
+        "after": after,
+        "label": label,
+        "decision": decision.summary,
+    }
+
+
+def _command(step: Step) -> str:
+    import shlex
+
+    given = " ".join(f"-P {name}={shlex.quote(value)}" for name, value in step.params.items() if value)
+    return f"mlflow run . -e evaluate {given}"
+
+
+def _log(step: Step, evaluation: dict, items: list[Item], reference: Reference, measured: dict[str, Measured]) -> None:
+    """Inputs, metrics of the run and of each logged model, all answers, the report, and last the evaluation itself."""
     import mlflow
     import pandas as pd
     from mlflow.entities import LoggedModelInput
 
+    from steps.evaluation.plots import PLOTS
+
     place = evaluation["evalset"]["path"]
-    asked = pd.DataFrame({"question": [item.question for item in items], "expected": [item.expected for item in items]})
+    rows = {"question": [i.question for i in items], "expected": [i.expected_text for i in items]}
+    asked = pd.DataFrame(rows)
     mlflow.log_input(mlflow.data.from_pandas(asked, source=place, name=Path(place).stem), context="evaluation")
     model_ids = [entry["model_id"] for entry in evaluation["models"] if entry["model_id"]]
     step.client.log_inputs(step.run_id, models=[LoggedModelInput(model_id) for model_id in model_ids])
     answers = {"reference": reference.answers}
     for entry in evaluation["models"]:
-        answers[entry["model"]] = measured[entry["uri"]].answers
+        label = entry["model"]
+        answers[label] = [answer["text"] for answer in measured[label].answers]
         for metric, value in entry["metrics"].items():
             if value is not None:
-                step.client.log_metric(
-                    step.run_id, f"{metric}/{entry['model']}", value, model_id=entry["model_id"] or None
-                )
+                step.client.log_metric(step.run_id, f"{metric}/{label}", value, model_id=entry["model_id"] or None)
+        if measured[label].fidelity is not None:
+            step.client.log_artifact(step.run_id, str(step.scratch / f"{label}.npy"), "fidelity")
     step.client.log_table(step.run_id, asked.assign(**answers), "answers.json")
+    drawn = {name: drawing for name, draw in PLOTS.items() if (drawing := draw(evaluation))}
+    for name, drawing in drawn.items():
+        step.client.log_text(step.run_id, drawing, f"plots/{name}.svg")
+    step.client.log_text(step.run_id, html(evaluation, drawn), "report.html")
     step.log_json(evaluation, EVALUATION)
 
 
-def _judge_versions(step: Step, registered_model: str, entries: list[dict]) -> None:
-    judged = [entry for entry in entries if entry["version"]]
-    for entry in judged:
-        shown = row(entry)
-        tags = {
-            "gates": "; ".join(entry["failed_gates"]) or "passed",
-            "evaluation_run": step.run_id,
-            "accuracy": shown["accuracy"],
-            "agreement": shown["agreement"],
-            "decode_tokens_per_s": shown["decode tok/s"],
-        }
-        for key, value in tags.items():
-            step.client.set_model_version_tag(registered_model, entry["version"], key, value)
-    champion = next((entry["version"] for entry in judged if entry["champion"]), None)
-    move_champion(step.client, registered_model, champion, [str(entry["version"]) for entry in judged])
-
-
-def _summarise(step: Step, evaluation: dict, registered_model: str) -> None:
-    entries = evaluation["models"]
-    step.tag(champion=next((entry["model"] for entry in entries if entry["champion"]), "none"))
+def _summarise(step: Step, evaluation: dict) -> None:
+    step.tag(champion=evaluation["champion"]["label"] or "none")
+    count = sum(entry["given"] for entry in evaluation["models"])
     step.summarise(
-        f"{len(entries)} models on {evaluation['evalset']['items']} questions, {verdict(entries)}",
-        f"**{verdict(entries)}**{f' of `{registered_model}`' if registered_model else ''}\n\n"
-        + markdown_table([row(entry) for entry in entries], COLUMNS)
-        + f"\n\n{evaluation['evalset']['items']} questions of `{evaluation['evalset']['path']}`, gates of "
-        f"`{evaluation['gates']['path']}`, on {evaluation['environment']['usable_cpus']} CPUs "
-        f"({evaluation['environment']['cpu']}). Raw samples: `{EVALUATION}`; every answer: `answers.json`.",
+        f"{count} models on {evaluation['evalset']['asked']} questions, {verdict(evaluation)}", markdown(evaluation)
     )
 
 

@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from steps import convert_onnx, evaluate, fetch_model, wrap_custom, wrap_transformer
-from steps.errors import one_of
+from steps.errors import Rejected, one_of
 from steps.evaluation.table import COLUMNS, markdown_table, row, text_table, verdict
 from steps.tracking.inputs import read_json
 from steps.tracking.pipeline import Pipeline
@@ -47,8 +47,11 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     sections = read_profile(profile)
     wanted = _wanted(steps)
     pipeline = Pipeline(step, wanted, reuse == "true")
+    rejected = None
     try:
         _run_steps(pipeline, sections, _with_upstream(wanted))
+    except Rejected as error:  # what it was rejected for is worth showing
+        rejected = error
     finally:
         _describe(step, pipeline, profile, experiment_note, None)
     evaluated = next((run for name, run, _ in pipeline.done if name == "evaluate"), None)
@@ -59,6 +62,8 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
         for line in _closing_lines(step, evaluation, registered_model):
             step.console.line(line)
     _describe(step, pipeline, profile, experiment_note, evaluation)
+    if rejected:
+        raise rejected
 
 
 def _wanted(steps: str) -> tuple[str, ...]:
@@ -127,7 +132,7 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     lines = ["", text_table([row(entry) for entry in evaluation["models"]]), "", f"look   {look}"]
     champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
     if not champion:
-        return [*lines, verdict(evaluation["models"])]
+        return [*lines, verdict(evaluation)]
     uri = champion["uri"]
     if registered_model:
         uri = f"models:/{registered_model}@{CHAMPION}"
@@ -157,7 +162,7 @@ def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluatio
     outcome, parts = "not evaluated", []
     if evaluation:
         entries = evaluation["models"]
-        outcome = verdict(entries)
+        outcome = verdict(evaluation)
         headline = f"**{outcome[0].upper()}{outcome[1:]}**"
         for cells in (row(entry) for entry in entries if entry["champion"]):
             headline += f", {cells['accuracy']} exact answers, {cells['agreement']} as in PyTorch, "

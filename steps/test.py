@@ -10,7 +10,7 @@ from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
-_LONGEST = ("test_main.py", "test_lora.py", "test_failures.py")
+_LONGEST = ("test_main.py", "test_lora.py", "test_failures.py", "test_evaluate.py")
 
 
 def main() -> int:
@@ -25,6 +25,7 @@ def main() -> int:
     # A file's tests share what they set up, so files are spread over the CPUs, not tests; the longest files first.
     spread = ["-n", str(usable_cpus()), "--dist", "loadfile", "--no-loadscope-reorder"]
     folder = ROOT / "tests"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch: two that wait for each other take many times as long
     everything = [*spread, *(str(folder / name) for name in _LONGEST), str(folder)]
     return pytest.main(["--rootdir", str(ROOT), "-p", "no:cacheprovider", *(args or everything)])
 

@@ -27,6 +27,9 @@ def assert_refused(project: Project, result, *parts: str) -> None:
 NOWHERE = "0" * 32
 
 
+EVALUATE = {"models": "models:/x/1", "reference_run": NOWHERE}
+
+
 @pytest.mark.parametrize(
     ("entry_point", "params", "parts"),
     [
@@ -46,7 +49,13 @@ NOWHERE = "0" * 32
         ("convert_onnx", {"checkpoint_run": NOWHERE, "options": "blok_size=32"}, ["did you mean 'block_size'"]),
         ("wrap_transformer", {"checkpoint_run": NOWHERE, "task": "llm/v1/chats"}, ["did you mean 'llm/v1/chat'"]),
         ("wrap_custom", {"onnx_run": NOWHERE, "registered_model": "me/phi"}, ["registered_model is 'me/phi'"]),
-        ("evaluate", {"models": "models:/x/1", "reference_run": NOWHERE, "evalset": "no.jsonl"}, ["no.jsonl"]),
+        ("evaluate", EVALUATE | {"evalset": "no.jsonl"}, ["evalset", "no.jsonl cannot be read"]),
+        ("evaluate", EVALUATE | {"text": "no.txt"}, ["text", "no.txt cannot be read"]),
+        ("evaluate", EVALUATE | {"gates": "no.yaml"}, ["gates", "no.yaml cannot be read"]),
+        ("evaluate", EVALUATE | {"models": "models:/x/1,"}, ["models is 'models:/x/1,'; expected MLflow model URIs"]),
+        ("evaluate", EVALUATE | {"effort": "quik"}, ["effort is 'quik'; did you mean 'quick'"]),
+        ("evaluate", EVALUATE | {"prefer": "cost"}, ["prefer is 'cost'", "quality, size, speed"]),
+        ("evaluate", EVALUATE | {"judge": "gpt-5"}, ["judge is 'gpt-5'; expected a model as MLflow's judges take it"]),
     ],
 )
 def test_bad_values(local, entry_point, params, parts):

@@ -138,12 +138,15 @@ def test_evaluate_compares_with_the_merged_model(local, steps, tmp_path):
         models=steps["wrap_custom"].data.tags["model_uri"],
         reference_run=steps["fetch_model"].info.run_id,
         evalset=str(evalset),
+        text=str(evalset),
         gates="params/gates/tiny.yaml",
+        effort="quick",
     )
     evaluation = mlflow.artifacts.load_dict(evaluated.info.artifact_uri + "/evaluation.json")
     assert evaluation["checkpoint"]["name"] == "tiny-phi3+taught"
     (entry,) = evaluation["models"]
     assert (entry["metrics"]["accuracy"], entry["metrics"]["agreement"]) == (1.0, 1.0)
+    assert entry["metrics"]["kl_mean"] < 0.01, "the text is read by the merged model too"
 
 
 def test_a_merged_fine_tune_in_a_folder_works_as_any_checkpoint(local, taught, tmp_path):

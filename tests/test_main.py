@@ -54,7 +54,7 @@ def test_a_line_a_step_and_a_table_and_nothing_else(cold):
     lines = [line for line in cold.out.splitlines() if not line.startswith(("🏃", "🧪"))]  # MLflow's own two lines
     for name, line in zip(STEPS, lines, strict=False):
         assert re.fullmatch(rf"{name} +\d+\.\d s  [0-9a-f]{{32}}  .+", line)
-    assert re.match(r"model +accuracy +agreement +TTFT ms +decode tok/s +memory MB +size MB +verdict", lines[6])
+    assert re.match(r"model +accuracy +agreement +KL +TTFT ms +decode tok/s +memory MB +size MB +verdict", lines[6])
     assert lines[10].startswith("look   http://127.0.0.1")
     assert "mlflow models serve -m models:/tiny-phi3@champion" in lines[11]
     assert lines[-1].startswith("main "), cold.out
@@ -72,21 +72,63 @@ def test_steps_hand_over_run_ids_and_model_uris(children):
 
 def test_the_models_are_right_and_measured(evaluation):
     assert [entry["model"] for entry in evaluation["models"]] == ["transformers-bfloat16", "onnx-genai-int4"]
+    assert evaluation["interleaved"]
+    assert evaluation["effort"]["name"] == "quick"
     for entry in evaluation["models"]:
-        metrics = entry["metrics"]
+        metrics, samples = entry["metrics"], entry["samples"]
         assert metrics["accuracy"] == 1.0
         assert metrics["agreement"] == 1.0
-        assert metrics["decode_tokens_per_s"] > 0
-        assert len(entry["samples"]["ttft_s"]) == len(entry["samples"]["decode_s_and_tokens"]) >= 3
+        assert {name for name, value in metrics.items() if value is None} == {"judged"}
+        assert 0 < metrics["kl_mean"] < 0.1
+        assert metrics["same_top"] > 0.95
+        assert entry["eos_off"]
+        assert {sample["tokens"] for sample in samples["speed"]} == {evaluation["effort"]["new_tokens"]}
+        assert len({sample["rep"] for sample in samples["speed"]}) >= 5
+        lengths = sorted({sample["prompt_tokens"] for sample in samples["speed"]})
+        assert min(lengths) <= 34
+        assert max(lengths) >= 380
+        assert [sample["failed"] for sample in samples["throughput"]] == [0, 0, 0]
         assert entry["failed_gates"] == []
     assert evaluation["environment"]["packages"]["onnxruntime-genai"]
+    assert evaluation["environment"]["memory_bandwidth_gb_s"] > 0.5
 
 
-def test_the_champion_is_the_fastest_that_passed(project, evaluation):
-    fastest = max(evaluation["models"], key=lambda entry: entry["metrics"]["decode_tokens_per_s"])
-    assert fastest["champion"]
-    version = project.client.get_model_version_by_alias("tiny-phi3", "champion")
-    assert str(version.version) == str(fastest["version"])
+def test_every_answer_is_a_trace_of_an_evaluation_run(project, children, evaluation):
+    for entry in evaluation["models"]:
+        run = project.client.get_run(entry["evaluation_run"])
+        assert run.data.tags["mlflow.parentRunId"] == children["evaluate"].info.run_id
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["right/mean"] == 1.0
+        traces = project.client.search_traces(locations=["0"], run_id=run.info.run_id, max_results=500)
+        assert len(traces) == evaluation["evalset"]["asked"]
+        assessed = {assessment.name: assessment.value for assessment in traces[0].info.assessments}
+        assert (assessed["right"], assessed["agreement"]) == (True, True)
+        assert traces[0].info.token_usage["output_tokens"] > 0
+
+
+def test_the_champion_is_the_fastest_that_passed_and_the_other_challenges(project, evaluation):
+    fastest, slower = sorted(
+        evaluation["models"], key=lambda entry: entry["metrics"]["decode_tokens_per_s"], reverse=True
+    )
+    assert (fastest["champion"], slower["champion"]) == (True, False)
+    aliases = project.client.get_registered_model("tiny-phi3").aliases
+    assert {alias: int(version) for alias, version in aliases.items()} == {
+        "champion": fastest["version"],
+        "challenger": slower["version"],
+    }
+    assert "passes every gate, and decodes" in slower["reason"]
+    assert evaluation["champion"]["decision"] == fastest["reason"]
+
+
+def test_the_report_is_one_file_with_the_figures_and_the_plots_stand_beside_it(children, evaluation):
+    artifacts = children["evaluate"].info.artifact_uri
+    page = mlflow.artifacts.load_text(f"{artifacts}/report.html")
+    assert re.search(r"""(src|href)=["']https?:|url\(\s*["']?https?:""", page) is None
+    for entry in evaluation["models"]:
+        assert entry["model"] in page
+    drawn = ("quality_against_speed", "kl_histogram", "latency", "throughput", "cost_by_length")
+    for name in drawn:
+        assert mlflow.artifacts.load_text(f"{artifacts}/plots/{name}.svg").rstrip().endswith("</svg>")
 
 
 def test_each_wrapper_is_a_version_that_explains_itself(project, children):
@@ -99,7 +141,9 @@ def test_each_wrapper_is_a_version_that_explains_itself(project, children):
         assert version.tags["checkpoint_run"] == children["fetch_model"].info.run_id
         assert version.tags["evaluation_run"] == children["evaluate"].info.run_id
         assert version.tags["gates"] == "passed"
+        assert version.tags["promotion"]
         assert "tiny-phi3" in version.description
+        assert "| model" in version.description, "the comparison stands below"
 
 
 def test_the_parents_page_explains_the_whole(project, parent, children, evaluation):
@@ -125,8 +169,9 @@ def test_the_artifact_store_holds_the_checkpoint_once_and_the_onnx_twice(project
     checkpoint = sum(path.stat().st_size for path in TINY.iterdir())
     onnx = mlflow.artifacts.load_dict(children["convert_onnx"].info.artifact_uri + "/conversion.json")["size_bytes"]
     store = _size(children["convert_onnx"].info.artifact_uri) + sum(_size(uri) for uri in models)
-    store += sum(_size(children[name].info.artifact_uri) for name in ("fetch_model", "evaluate"))
-    assert store <= checkpoint + 2 * onnx + 300_000  # reports, code, and the flavor's second copy of the tokenizer
+    store += _size(children["fetch_model"].info.artifact_uri)
+    assert store <= checkpoint + 2 * onnx + 200_000  # code, logs, and the flavor's second copy of the tokenizer
+    assert _size(children["evaluate"].info.artifact_uri) <= 500_000  # what does not grow with the model
 
 
 def _size(uri: str) -> int:
@@ -295,6 +340,7 @@ def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
         models="models:/tiny-phi3@champion",
         reference_run=children["fetch_model"].info.run_id,
         evalset=str(evalset),
+        effort="quick",
     )
     assert result.code == 0, result.err
     assert re.match(
@@ -302,23 +348,30 @@ def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
     )
 
 
-def test_no_version_keeps_the_alias_when_none_passes(project, children, tmp_path):
+def test_the_champion_keeps_its_alias_when_none_passes_and_the_exit_says_so(project, children, tmp_path):
     (tmp_path / "gates.yaml").write_text("ttft_ms: {max: 0}\n")
     evalset = tmp_path / "set.jsonl"
     evalset.write_text('{"messages": [{"role": "user", "content": "What is 1 plus 1?"}], "expected": "2"}\n')
+    before = project.client.get_registered_model("tiny-phi3").aliases
     result = project.run(
         "evaluate",
         models=children["wrap_custom"].data.tags["model_uri"],
         reference_run=children["fetch_model"].info.run_id,
         evalset=str(evalset),
+        text=str(evalset),
         gates=str(tmp_path / "gates.yaml"),
         registered_model="tiny-phi3",
+        effort="quick",
     )
-    assert result.code == 0, result.err
-    assert "no champion: no model passed every gate" in result.out
-    assert project.client.get_registered_model("tiny-phi3").aliases == {}
+    assert result.code == 1
+    assert re.search(r"evaluate: no model passes every gate of .*ttft_ms \d.* > 0", result.err), result.err
+    assert project.client.get_registered_model("tiny-phi3").aliases == before
     tags = project.client.search_model_versions("name = 'tiny-phi3'", order_by=["version_number DESC"])[0].tags
     assert tags["gates"].startswith("ttft_ms ")
+    assert tags["promotion"].startswith("champion, and fails: ttft_ms ")
+    run = project.latest("evaluate")
+    assert run.info.status == "FAILED"
+    assert mlflow.artifacts.load_dict(run.info.artifact_uri + "/evaluation.json")["models"], "the evidence is kept"
 
 
 def test_optimums_onnx_becomes_a_model_that_answers(project, children):

@@ -1,140 +1,242 @@
-"""Measure models, each in a process of its own, and turn the samples into figures."""
+"""Measure the reference and the models, each in a process of its own: answers, speed, memory, fidelity."""
 
-import json
-import os
-import platform
-import shutil
-import signal
-import statistics
-import subprocess
-import sys
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from steps.chat.threads import usable_cpus
+import numpy as np
+
+from steps.disk import need_space
 from steps.errors import StepError
+from steps.evaluation import speed
+from steps.evaluation.effort import Effort
 from steps.evaluation.evalset import Item
+from steps.evaluation.process import ModelProcess
+from steps.evaluation.prompts import Messages
+from steps.evaluation.texts import Text
 
-WORKER = Path(__file__).with_name("worker.py")
 MAX_TOKENS = 128
-SPEED = {
-    "messages": [{"role": "user", "content": "Count from 1 to 40."}],  # a long answer whatever the model
-    "tokens": 64,
-    "least": 3,
-    "most": 10,
-    "seconds": 20.0,
-}
-_FEWEST_DECODED = 8  # an answer of fewer tokens times requests, not decoding
+_MEMORY_SHARE = 0.6  # of the free memory that the models' files may have together, to be loaded at the same time
+
+Answer = dict[str, Any]  # of worker.Worker.answer
+Ask = Callable[[Messages], Answer]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A worker's result: the answers in the set's order and the raw samples (see worker.py for the units)."""
+class Reference:
+    """What PyTorch makes of the checkpoint, and what its tokenizer makes of the text."""
 
     answers: list[str]
-    load_s: float
-    size_bytes: int
-    peak_rss_bytes: int
-    ttft_s: list[float]
-    decode: list[list[float]]
+    windows: list[dict[str, Any]]
+    prompts: list[list[Messages]]
+    logits: Path
+    vocabulary: int
+
+    @property
+    def targets(self) -> int:
+        """Predicted tokens."""
+        return sum(len(window["tokens"]) - window["first"] - 1 for window in self.windows)
 
 
-def measure(
-    kind: Literal["model", "reference"], model: str, items: list[Item], scratch: Path, progress: Callable[[], object]
-) -> Measured:
-    """Run a worker to its end; the reference answers but is not timed.
+@dataclass
+class Measured:
+    """The raw samples of one model; seconds and bytes."""
 
-    Args:
-        progress: called for each answer.
+    endless: bool = False  # whether its answers could be made to go on past their end while it was timed
+    size_bytes: int = 0
+    load_s: float = 0.0
+    first_call_s: float = 0.0
+    peak_rss_bytes: int = 0
+    speed: list[dict[str, Any]] = field(default_factory=list)
+    throughput: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    fidelity: np.ndarray | None = None  # see fidelity.token_figures
+    missing: str | None = None  # why there is none
+    read_per_token: int | None = None
+
+
+def rounds(effort: Effort, items: int, models: int) -> int:
+    """About how often measuring calls `progress`."""
+    return items * (1 + models) + speed.steps(effort, models)
+
+
+def measure_reference(
+    folder: Path, items: list[Item], text: Text, effort: Effort, scratch: Path, progress: Callable[[], object]
+) -> Reference:
+    """Answers in the checkpoint's own type; logits in float32, on disk, since no two models are to be loaded at once.
 
     Raises:
-        StepError: the worker failed or was killed.
+        StepError: it can't be loaded; the disk has no room for the logits.
     """
-    folder = scratch / uuid.uuid4().hex
-    folder.mkdir()
-    job, result = folder / "job.json", folder / "result.json"
-    job.write_text(
-        json.dumps(
-            {
-                "kind": kind,
-                "model": model,
-                "messages": [item.messages for item in items],
-                "max_tokens": MAX_TOKENS,
-                "speed": SPEED if kind == "model" else None,
-            }
-        ),
-        encoding="utf-8",
-    )
-    reader, writer = os.pipe()
-    with os.fdopen(reader, "rb", buffering=0) as answered:
-        process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(job), str(result), str(writer)],
-            pass_fds=(writer,),
-            cwd=folder,
-            # Its temporary files go with its folder; the model's code may lie in the artifact store, so no bytecode.
-            env=os.environ | {"TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
+    with ModelProcess("the reference", scratch) as process:
+        process.call("load_checkpoint", folder=str(folder))
+        made = process.call(
+            "prepare",
+            text=dataclasses.asdict(text),
+            tokens=effort.tokens,
+            lengths=effort.prompt_lengths,
+            room=effort.new_tokens,
+            each=speed.prompts_needed(effort),
         )
-        os.close(writer)
+        answers = []
+        for item in items:
+            answers.append(process.call("answer", messages=item.messages, max_tokens=MAX_TOKENS))
+            progress()
+        if failed := next((answer["error"] for answer in answers if "error" in answer), None):
+            raise StepError(f"the reference could not be evaluated: {failed}")
+        logits = scratch / "reference-logits"
+        reference = Reference([a["text"] for a in answers], made["windows"], made["prompts"], logits, 0)
+        need_space("the reference's logits", [(scratch, 4 * reference.targets * made["vocabulary"])])
+        vocabulary = process.call("write_logits", progress, windows=reference.windows, out=str(logits))
+    return dataclasses.replace(reference, vocabulary=vocabulary)
+
+
+class Models:
+    """A process for each model, which finds the model, or downloads it, while something else is measured."""
+
+    def __init__(self, uris: dict[str, str], scratch: Path) -> None:
+        """
+        Args:
+            uris: label -> URI.
+        """
+        self._stack = ExitStack()
+        self.processes: dict[str, ModelProcess] = {}
         try:
-            while answered.read(1):
-                progress()
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-    content = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
-    shutil.rmtree(folder, ignore_errors=True)
-    if code:
-        cause = content.get("error") or f"its process ended with {_exit_text(code)}"
-        raise StepError(f"{model} could not be evaluated: {cause}")
-    return Measured(**content)
+            for label, uri in uris.items():
+                self.processes[label] = self._stack.enter_context(ModelProcess(uri, scratch))
+        except BaseException:
+            self._stack.close()
+            raise
+        pool = ThreadPoolExecutor(len(uris))
+        self._sizes = {
+            label: pool.submit(process.call, "fetch", uri=process.name) for label, process in self.processes.items()
+        }
+        pool.shutdown(wait=False)
+
+    def size(self, label: str) -> int:
+        """Bytes of a model's files, when it is there.
+
+        Raises:
+            StepError: it could not be found.
+        """
+        return self._sizes[label].result()
+
+    def __enter__(self) -> "Models":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
-def figures(measured: Measured, items: list[Item], reference: list[str]) -> dict[str, float | None]:
-    """The metrics of one model; None where the samples do not allow one.
+def measure_models(
+    models: Models,
+    optional: Iterable[str],
+    reference: Reference,
+    effort: Effort,
+    ask: Callable[[str, Ask], list[Answer]],
+    scratch: Path,
+    progress: Callable[[], object],
+) -> tuple[dict[str, Measured], dict[str, str], bool]:
+    """Measure every model.
 
-    accuracy: share of answers that match exactly. agreement: share of answers with the reference's own text. ttft_ms:
-    median. decode_tokens_per_s: median of (tokens - 1) / seconds of the samples. Memory and size in MB (10^6 bytes).
+    Args:
+        optional: labels of models whose failure is no failure of the evaluation.
+        ask: answers the evaluation set by a function that answers one conversation.
+
+    Returns:
+        By label what was measured, and why an optional model could not be; whether all were loaded at the same time
+        and timed in turn, for which they must fit into memory together.
+
+    Raises:
+        StepError: a model failed, or was killed.
     """
-    right = [item.is_right(answer) for item, answer in zip(items, measured.answers, strict=True)]
-    same = [a.strip() == b.strip() for a, b in zip(measured.answers, reference, strict=True)]
-    ttft = statistics.median(measured.ttft_s)
-    rates = [(count - 1) / seconds for seconds, count in measured.decode if count >= _FEWEST_DECODED and seconds > 0]
-    return {
-        "accuracy": statistics.fmean(right),
-        "agreement": statistics.fmean(same),
-        "ttft_ms": 1e3 * ttft,
-        "decode_tokens_per_s": statistics.median(rates) if rates else None,
-        "peak_memory_mb": measured.peak_rss_bytes / 1e6,
-        "size_mb": measured.size_bytes / 1e6,
-        "load_s": measured.load_s,
-    }
+    found: dict[str, Measured] = {}
+    broken: dict[str, str] = {}
+    processes = models.processes
+    for label in processes:
+        try:
+            found[label] = Measured(size_bytes=models.size(label))
+        except StepError as error:
+            if label not in optional:
+                raise
+            broken[label] = str(error)
+    together = sum(measured.size_bytes for measured in found.values()) < _MEMORY_SHARE * _free_memory()
+    for group in [list(found)] if together else [[label] for label in found]:
+        loaded = [label for label in group if _load(processes[label], found[label], reference, label, optional, broken)]
+        timed = speed.measure({label: processes[label] for label in loaded}, reference.prompts, effort, progress)
+        for label in loaded:
+            found[label].speed, found[label].throughput = timed[label]["speed"], timed[label]["throughput"]
+            found[label].peak_rss_bytes = processes[label].call("peak_memory")
+        for label in loaded:
+            _answer(processes[label], found[label], label, ask)
+            _read(processes[label], found[label], reference, scratch / f"{label}.npy", progress)
+            processes[label].close()
+    return {label: measured for label, measured in found.items() if label not in broken}, broken, together
 
 
-def environment(packages: dict[str, str]) -> dict[str, Any]:
-    """What a figure of speed means nothing without."""
-    return {
-        "cpu": _cpu_model(),
-        "usable_cpus": usable_cpus(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": packages,
-    }
-
-
-def _cpu_model() -> str:
+def _load(
+    process: ModelProcess,
+    measured: Measured,
+    reference: Reference,
+    label: str,
+    optional: Iterable[str],
+    broken: dict[str, str],
+) -> bool:
+    """Load a model and ask it once; whether it could be."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
+        loaded = process.call("load", endless=True)
+        measured.load_s, measured.endless = loaded["load_s"], loaded["endless"]
+        first = process.call("answer", messages=reference.prompts[0][0], max_tokens=2)
+        if "error" in first:
+            raise StepError(f"{process.name} could not be evaluated: {first['error']}")
+    except StepError as error:
+        if label not in optional:
+            raise
+        broken[label] = str(error)
+        return False
+    measured.first_call_s = first["seconds"]
+    return True
 
 
-def _exit_text(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "signal 9 (killed: the machine may be out of memory)"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+def _answer(process: ModelProcess, measured: Measured, label: str, ask: Callable[[str, Ask], list[Answer]]) -> None:
+    """The evaluation set, by the model as it was logged."""
+    if measured.endless:
+        process.call("load", endless=False)
+    measured.answers = ask(label, lambda messages: process.call("answer", messages=messages, max_tokens=MAX_TOKENS))
+    errors = [answer["error"] for answer in measured.answers if "error" in answer]
+    if errors and len(errors) == len(measured.answers):
+        raise StepError(f"{process.name} could not be evaluated: it fails at every question: {errors[0]}")
+
+
+def _read(
+    process: ModelProcess, measured: Measured, reference: Reference, out: Path, progress: Callable[[], object]
+) -> None:
+    """The fidelity, where there is a way to the model's logits."""
+    if not reference.windows:
+        measured.missing = "the text has no two tokens"
+        return
+    try:
+        result = process.call(
+            "fidelity",
+            progress,
+            windows=reference.windows,
+            reference=str(reference.logits),
+            vocabulary=reference.vocabulary,
+            out=str(out),
+        )
+    except StepError as error:  # the gates on fidelity then fail, and say that it could not be measured
+        measured.missing = str(error)
+        return
+    measured.missing, measured.read_per_token = result["missing"], result["read_per_token"]
+    if measured.missing is None:
+        measured.fidelity = np.load(out)
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().available

@@ -6,6 +6,7 @@ COLUMNS = (
     "model",
     "accuracy",
     "agreement",
+    "KL",
     "TTFT ms",
     "decode tok/s",
     "memory MB",
@@ -19,13 +20,14 @@ def row(entry: dict[str, Any]) -> dict[str, str]:
     metrics = entry["metrics"]
 
     def cell(name: str, form: str) -> str:
-        return "-" if metrics[name] is None else format(metrics[name], form)
+        return "-" if metrics.get(name) is None else format(metrics[name], form)
 
-    passed = "champion" if entry["champion"] else "passed"
+    passed = entry["alias"] or ("champion" if entry["champion"] else "passed")
     return {
         "model": entry["model"],
         "accuracy": cell("accuracy", ".1%"),
         "agreement": cell("agreement", ".1%"),
+        "KL": cell("kl_mean", ".2g"),
         "TTFT ms": cell("ttft_ms", ",.1f"),
         "decode tok/s": cell("decode_tokens_per_s", ",.1f"),
         "memory MB": cell("peak_memory_mb", ",.0f"),
@@ -34,12 +36,14 @@ def row(entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def verdict(entries: list[dict[str, Any]]) -> str:
-    """What the models of evaluation.json came to, in a few words."""
-    champion = next((entry["model"] for entry in entries if entry["champion"]), None)
+def verdict(evaluation: dict[str, Any]) -> str:
+    """What evaluation.json came to, in a few words."""
+    champion = evaluation["champion"]["label"]
+    if champion and all(entry["failed_gates"] for entry in evaluation["models"] if entry["given"]):
+        return f"champion: {champion}, as before: no given model passed every gate"
     if champion:
         return f"champion: {champion}"
-    passed = any(not entry["failed_gates"] for entry in entries)
+    passed = any(not entry["failed_gates"] for entry in evaluation["models"])
     return f"no champion: no {'registered version' if passed else 'model'} passed every gate"
 
 

@@ -1,135 +1,262 @@
-"""Load one model in a process of its own, answer an evaluation set, and measure it.
+"""One model in a process of its own, which answers and times what it is told to.
 
 Run as a file, not as a module, from a folder that is not the project's, so that the model meets nothing of this
-project but what was logged with it: `python worker.py JOB RESULT PROGRESS_FD`. JOB is a JSON file:
+project but what was logged with it: `python worker.py FD`. A line of JSON on stdin is a call, {"do": name, ...}; what
+it came to is a line of JSON on the descriptor FD: {"progress": 1} any number of times, then {"result": ...} or
+{"error": one line}. The calls are the methods of Worker.
 
-    kind        "model": an MLflow model URI, called through pyfunc; "reference": a checkpoint folder, in PyTorch
-    model       the URI or the folder
-    messages    the evaluation set, a list of message lists
-    max_tokens  of an answer
-    speed       null, or {"messages", "tokens", "least", "most", "seconds"}: how to measure speed
-
-RESULT becomes {"answers", "load_s", "size_bytes", "peak_rss_bytes", "ttft_s", "decode"}, or {"error": one line}.
-One byte goes to the descriptor PROGRESS_FD for each answer.
-
-Times are wall time of whole requests, as a client would see them. Time to first token is a request for one token whose
-prompt begins as none before it, so that a model that keeps prompts has to read it. A decode sample is [seconds of a
-request beyond those of the same request for one token, its answer's tokens, of which the first is not decode].
+Times are wall time of whole requests, as a client would see them, in seconds.
 """
 
+import gc
 import json
 import os
 import resource
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-Answer = tuple[str, int]  # the text, and the tokens that were generated for it
+ROOT = Path(__file__).parents[2]
+_EOS_OFF = {"ignore_eos": True, "eos_token_id": -1}  # where a model has either of them in its config
+
+Answer = dict[str, Any]  # text, prompt_tokens, completion_tokens
 
 
 class LoggedModel:
     """An MLflow model with the signature `llm/v1/chat`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, folder: str, endless: bool) -> None:
         import mlflow
 
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        self.size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        self._model = mlflow.pyfunc.load_model(str(folder))
+        config = mlflow.models.Model.load(folder).flavors["python_function"].get("config") or {}
+        changed = {name: value for name, value in _EOS_OFF.items() if endless and name in config}
+        self.endless = bool(changed)
+        self._model = mlflow.pyfunc.load_model(folder, model_config=config | changed if changed else None)
 
     def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
         """One request; a model may answer with the object itself or with a list of one."""
         result: Any = self._model.predict({"messages": messages, "max_tokens": max_tokens})
         result = result[0] if isinstance(result, list) else result
-        return result["choices"][0]["message"]["content"], result["usage"]["completion_tokens"]
+        text, usage = result["choices"][0]["message"]["content"], result.get("usage") or {}
+        counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        return {"text": text or "", **counts}
 
 
-class Reference:
+class Checkpoint:
     """A checkpoint in PyTorch, decoding greedily."""
-
-    size_bytes = 0
 
     def __init__(self, folder: str) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        self.vocabulary = self._model.config.vocab_size
+        self.context_length = self._model.config.max_position_embeddings
 
     def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
         """One greedy answer."""
         import torch
 
-        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+        ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
         with torch.no_grad():
             output = self._model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False
             )
         new = output[0, ids.shape[1] :]
-        return self._tokenizer.decode(new, skip_special_tokens=True).lstrip(), len(new)
+        text = self.tokenizer.decode(new, skip_special_tokens=True).lstrip()
+        return {"text": text, "prompt_tokens": ids.shape[1], "completion_tokens": len(new)}
 
 
-def run(job: dict[str, Any], progress_fd: int) -> dict[str, Any]:
-    """Answer every question, then measure speed."""
-    start = time.perf_counter()
-    model = (LoggedModel if job["kind"] == "model" else Reference)(job["model"])
-    load_s = time.perf_counter() - start
-    answers = []
-    for messages in job["messages"]:
-        answers.append(model.answer(messages, job["max_tokens"])[0])
-        os.write(progress_fd, b".")
-    ttft_s, decode = measure_speed(model, **job["speed"]) if job["speed"] else ([], [])
-    return {
-        "answers": answers,
-        "load_s": load_s,
-        "size_bytes": model.size_bytes,
-        "peak_rss_bytes": peak_rss(),
-        "ttft_s": ttft_s,
-        "decode": decode,
-    }
+class Worker:
+    """The calls."""
 
+    def __init__(self, write: Any) -> None:
+        self._write = write
+        self._model: Any = None
+        self._folder = ""
 
-def peak_rss() -> int:
-    """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # macOS, where getrusage counts bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    def fetch(self, uri: str) -> int:
+        """Find a logged model, download it where the store is elsewhere; its size, bytes."""
+        import mlflow
 
+        self._folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
+        return sum(file.stat().st_size for file in Path(self._folder).rglob("*") if file.is_file())
 
-def measure_speed(
-    model: Any, messages: list[dict[str, str]], tokens: int, least: int, most: int, seconds: float
-) -> tuple[list[float], list[list[float]]]:
-    """Time a new request for one token, the known one for one and for `tokens`, in turn, `least` to `most` times."""
-
-    def timed(asked: list[dict[str, str]], limit: int) -> tuple[float, int]:
+    def load(self, endless: bool) -> dict[str, Any]:
+        """Load it. `endless`: so that answers go on past their end, where the model can."""
+        self._unload()
         start = time.perf_counter()
-        _, count = model.answer(asked, limit)
-        return time.perf_counter() - start, count
+        self._model = LoggedModel(self._folder, endless)
+        return {"load_s": time.perf_counter() - start, "endless": self._model.endless}
 
-    model.answer(messages, tokens)  # warm-up
-    ttft_s, decode = [], []
-    begin = time.perf_counter()
-    while len(decode) < least or (len(decode) < most and time.perf_counter() - begin < seconds):
-        first = messages[0] | {"content": f"{len(decode)}. {messages[0]['content']}"}
-        ttft_s.append(timed([first, *messages[1:]], 1)[0])
-        known, _ = timed(messages, 1)
-        whole, count = timed(messages, tokens)
-        decode.append([whole - known, count])
-    return ttft_s, decode
+    def load_checkpoint(self, folder: str) -> None:
+        """Load a checkpoint to answer with PyTorch."""
+        self._folder = folder
+        self._model = Checkpoint(folder)
+
+    def _unload(self) -> None:
+        self._model = None
+        gc.collect()
+
+    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
+        """One answer and its `seconds`; where the model fails at it, its `error` instead of a text."""
+        start = time.perf_counter()
+        try:
+            found = self._model.answer(messages, max_tokens)
+        except Exception as error:
+            found = {"text": "", "error": one_line(error)}
+        return found | {"seconds": time.perf_counter() - start}
+
+    def time(
+        self, fresh: list[dict[str, str]], known: list[dict[str, str]], tokens: int
+    ) -> dict[str, float | int | None]:
+        """Time a prompt that begins as none before it for one token; then a known one for one, and for `tokens`."""
+        first = self._model.answer
+        ttft_s, answer = _timed(first, fresh, 1)
+        known_s, _ = _timed(first, known, 1)
+        whole_s, whole = _timed(first, known, tokens)
+        return {
+            "prompt_tokens": answer["prompt_tokens"],
+            "ttft_s": ttft_s,
+            "known_s": known_s,
+            "whole_s": whole_s,
+            "tokens": whole["completion_tokens"],
+        }
+
+    def throughput(self, prompts: list[list[dict[str, str]]], tokens: int, concurrency: int) -> dict[str, Any]:
+        """Answer all prompts, so many at a time, as that many clients would."""
+        waiting, counts, errors = list(prompts), [], []
+
+        def client() -> None:
+            while True:
+                try:
+                    messages = waiting.pop()
+                except IndexError:
+                    return
+                try:
+                    counts.append(self._model.answer(messages, tokens)["completion_tokens"] or 0)
+                except Exception as error:
+                    errors.append(one_line(error))
+
+        threads = [threading.Thread(target=client) for _ in range(concurrency)]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {
+            "concurrency": concurrency,
+            "requests": len(prompts),
+            "seconds": time.perf_counter() - start,
+            "output_tokens": sum(counts),
+            "failed": len(errors),
+            "error": errors[0] if errors else None,
+        }
+
+    def peak_memory(self) -> int:
+        """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
+        try:
+            status = Path("/proc/self/status").read_text()
+            return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        except (OSError, StopIteration):  # macOS, where getrusage counts bytes
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def prepare(self, text: dict[str, Any], tokens: int, lengths: list[int], room: int, each: int) -> dict[str, Any]:
+        """By the checkpoint's tokenizer: the windows of the fidelity, and prompts of given lengths.
+
+        Args:
+            text: texts.Text as a dict.
+            tokens: to be predicted, at most.
+            lengths: of prompts, in tokens; those that leave no room for an answer of `room` tokens are left out.
+            each: prompts of each length, no two of which begin alike.
+        """
+        sys.path.append(str(ROOT))
+        from steps.evaluation.prompts import make_prompts, make_windows
+
+        model, tokenizer = self._model, self._model.tokenizer
+        fitting = [length for length in lengths if length + room <= model.context_length] or lengths[:1]
+        return {
+            "vocabulary": model.vocabulary,
+            "windows": make_windows(tokenizer, text, tokens),
+            "prompts": make_prompts(tokenizer, text, fitting, each),
+        }
+
+    def write_logits(self, windows: list[dict[str, Any]], out: str) -> int:
+        """The reference's logits of all windows to a file, float32 [tokens, vocabulary]; returns the vocabulary."""
+        self._unload()
+        sys.path.append(str(ROOT))
+        from steps.evaluation.logits import TorchLogits
+
+        model = TorchLogits(Path(self._folder), exact=True)
+        with open(out, "wb") as file:
+            for window in windows:
+                for block in model.blocks(window["tokens"], window["first"]):
+                    file.write(block.tobytes())
+                self._write({"progress": 1})
+        return model.vocabulary
+
+    def fidelity(self, windows: list[dict[str, Any]], reference: str, vocabulary: int, out: str) -> dict[str, Any]:
+        """Compare with the reference's logits; the figures of each token go to `out` (.npy).
+
+        Returns:
+            `missing`, why there are none, or None; `read_per_token`, bytes, or None.
+        """
+        self._unload()
+        sys.path.append(str(ROOT))
+        import numpy as np
+
+        from steps.evaluation.fidelity import compare
+        from steps.evaluation.logits import open_logits
+
+        model = open_logits(Path(self._folder))
+        if model is None:
+            return {"missing": "not a model of a kind that evaluate can look into", "read_per_token": None}
+        if model.vocabulary != vocabulary:
+            missing = f"its vocabulary has {model.vocabulary} tokens, and the reference's {vocabulary}"
+            return {"missing": missing, "read_per_token": model.read_per_token}
+        found, done = [], 0
+        for window in windows:
+            targets = window["tokens"][window["first"] + 1 :]
+            shape = (len(targets), vocabulary)
+            base = np.memmap(reference, np.float32, "r", offset=4 * done * vocabulary, shape=shape)
+            found.append(compare(base, model.blocks(window["tokens"], window["first"]), targets))
+            done += len(targets)
+            self._write({"progress": 1})
+        np.save(out, np.concatenate(found))
+        return {"missing": None, "read_per_token": model.read_per_token}
+
+
+def _timed(answer: Any, messages: list[dict[str, str]], limit: int) -> tuple[float, Answer]:
+    start = time.perf_counter()
+    found = answer(messages, limit)
+    return time.perf_counter() - start, found
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def main() -> None:
-    """Do the job that the first argument names."""
-    job, result = Path(sys.argv[1]), Path(sys.argv[2])
-    try:
-        content = run(json.loads(job.read_text(encoding="utf-8")), int(sys.argv[3]))
-    except Exception as error:
-        result.write_text(json.dumps({"error": " ".join(f"{type(error).__name__}: {error}".split())}))
-        raise
-    result.write_text(json.dumps(content), encoding="utf-8")
+    """Serve the calls until stdin ends."""
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as out:
+
+        def write(content: dict[str, Any]) -> None:
+            out.write(json.dumps(content) + "\n")
+
+        worker = Worker(write)
+        for line in sys.stdin:
+            call = json.loads(line)
+            try:
+                write({"result": getattr(worker, call.pop("do"))(**call)})
+            except Exception as error:
+                import traceback
+
+                traceback.print_exc()
+                write({"error": one_line(error)})
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from steps.errors import StepError
+from steps.errors import Rejected, StepError
 from steps.tracking.project import ROOT
 from steps.tracking.reuse import find_finished, fingerprint
 from steps.tracking.step import Step, discard_results, step_line
-from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, SUMMARY_TAG
+from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, REJECTED_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -48,6 +48,7 @@ class Pipeline:
 
         Raises:
             StepError: the step failed, or it is not wanted and has no finished run.
+            Rejected: it failed by its verdict; its run is in `done`.
         """
         wanted = entry_point in self._wanted
         client, experiment = self._main.client, self._main.run.info.experiment_id
@@ -91,6 +92,9 @@ class Pipeline:
             if not child:
                 raise StepError(f"{entry_point} could not be started: {' '.join(str(error).split())}") from None
             cause = child.data.tags.get(ERROR_TAG, "its process ended without a word: killed, or out of memory")
+            if REJECTED_TAG in child.data.tags:
+                self.done.append((entry_point, child, False))
+                raise Rejected(f"{entry_point}: {cause}") from None
             raise StepError(f"{entry_point} failed (run {child.info.run_id}): {cause}") from None
         except BaseException:
             _end_child_processes()  # a signal just after the start of one finds MLflow without a hold on it
@@ -101,15 +105,21 @@ class Pipeline:
     def _close(self, entry_point: str) -> "Run | None":
         """End every child that is still RUNNING, discard what failed ones logged; the one of the entry point."""
         client = self._main.client
-        children = client.search_runs(
-            [self._main.run.info.experiment_id],
-            f"tags.`{PARENT_TAG}` = '{self._main.run_id}'",
-            order_by=["attributes.start_time DESC"],
-        )
+        children = self._children(self._main.run_id)
         for child in children:
             if child.info.status == "RUNNING":
                 client.set_terminated(child.info.run_id, "FAILED")
-            if child.info.status != "FINISHED":  # a killed one could not tidy up itself
-                discard_results(client, child)
+                for own in self._children(child.info.run_id):  # evaluation runs
+                    if own.info.status == "RUNNING":
+                        client.set_terminated(own.info.run_id, "FAILED")
+            if child.info.status != "FINISHED" and REJECTED_TAG not in child.data.tags:
+                discard_results(client, child)  # a killed one could not tidy up itself
         failed = [child for child in children if child.info.status != "FINISHED"]
         return next((child for child in failed if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)
+
+    def _children(self, run_id: str) -> "list[Run]":
+        return self._main.client.search_runs(
+            [self._main.run.info.experiment_id],
+            f"tags.`{PARENT_TAG}` = '{run_id}'",
+            order_by=["attributes.start_time DESC"],
+        )

@@ -19,7 +19,9 @@ INPUT_EXAMPLES = {  # with the parameters, where a task has any
     "llm/v1/completions": ({"prompt": f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n"}, {"max_tokens": 16}),
 }
 MAX_TOKENS = 256  # of an answer where the request says nothing, in both wrappers
-CHAMPION = "champion"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # aliases
+_TAGGED = ("accuracy", "agreement", "kl_mean", "ln_perplexity_ratio", "decode_tokens_per_s", "ttft_ms", "size_mb")
+_EVALUATION_BELOW = "\n\n---\n\n"
 
 
 def check_wrapping(params: dict[str, str]) -> None:
@@ -99,14 +101,45 @@ def champion_version(client: "MlflowClient", registered_model: str) -> str | Non
     return None if version is None else str(version)
 
 
-def move_champion(client: "MlflowClient", registered_model: str, champion: str | None, evaluated: list[str]) -> None:
-    """Put the alias `champion` on a version, or take it away.
+def promote(client: "MlflowClient", registered_model: str, champion: int | None, challenger: int | None) -> None:
+    """Move the aliases: `champion`, which leaves `previous` where it was, and `challenger`.
 
     Args:
-        champion: the version, or None where none passed its gates.
-        evaluated: the versions that were judged; a champion that was not among them keeps the alias when none passed.
+        champion: the version that takes the alias over; None where it stays.
+        challenger: the best version that does not; None leaves that alias where it is.
     """
-    if champion:
-        client.set_registered_model_alias(registered_model, CHAMPION, champion)
-    elif champion_version(client, registered_model) in evaluated:
-        client.delete_registered_model_alias(registered_model, CHAMPION)
+    before = champion_version(client, registered_model)
+    if champion is not None and str(champion) != before:
+        if before is not None:
+            client.set_registered_model_alias(registered_model, PREVIOUS, before)
+        client.set_registered_model_alias(registered_model, CHAMPION, str(champion))
+    if challenger is not None:
+        client.set_registered_model_alias(registered_model, CHALLENGER, str(challenger))
+    aliases = client.get_registered_model(registered_model).aliases
+    for alias in (CHALLENGER, PREVIOUS):
+        if alias in aliases and str(aliases[alias]) == str(aliases.get(CHAMPION)):
+            client.delete_registered_model_alias(registered_model, alias)
+
+
+def record_verdicts(step: Step, registered_model: str, entries: list[dict[str, Any]], description: str) -> None:
+    """Leave on each evaluated version what it scored, its verdict and the reason, as tags and in its description.
+
+    Args:
+        entries: models of evaluation.json.
+        description: Markdown, put in the place of an earlier evaluation's.
+    """
+    for entry in entries:
+        if not entry["version"]:
+            continue
+        version, metrics = str(entry["version"]), entry["metrics"]
+        tags = {
+            "gates": "; ".join(entry["failed_gates"]) or "passed",
+            "promotion": entry["reason"],
+            "evaluation_run": step.run_id,
+            **{name: f"{metrics[name]:.6g}" for name in _TAGGED if metrics.get(name) is not None},
+        }
+        for key, value in tags.items():
+            step.client.set_model_version_tag(registered_model, version, key, value)
+        own = step.client.get_model_version(registered_model, version).description or ""
+        own = own.partition(_EVALUATION_BELOW)[0]
+        step.client.update_model_version(registered_model, version, own + _EVALUATION_BELOW + description)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUN_PARAMETERS = {"checkpoint_run": "fetch_model", "reference_run": "fetch_model", "onnx_run": "convert_onnx"}
-FILE_PARAMETERS = ("source", "adapter", "evalset", "gates")
+FILE_PARAMETERS = ("source", "adapter", "evalset", "text", "gates")
 RESULTS = {  # the artifacts without which a finished run is of no use to the next step
     "fetch_model": ["checkpoint/manifest.json"],
     "convert_onnx": ["conversion.json", "onnx/genai_config.json"],
@@ -29,6 +29,7 @@ RESULTS = {  # the artifacts without which a finished run is of no use to the ne
     "wrap_custom": [],
     "evaluate": ["evaluation.json"],
 }
+_CODE = (".py", ".j2")
 _HASHED_WHOLE = 64 << 20  # bytes; a larger file counts by size and time of change, as make and rsync do
 
 
@@ -59,17 +60,17 @@ def find_finished(client: "MlflowClient", experiment_id: str, entry_point: str, 
 
 
 def code_digest(entry_point: str) -> str:
-    """SHA-256, hex, of the entry point's module and of every package of ours that it imports, directly or not."""
+    """SHA-256, hex, of the entry point's module and of every package of ours that it imports, templates included."""
     seen: dict[str, Path] = {}
     waiting = [ROOT / "steps" / f"{entry_point}.py"]
     while waiting:
         path = waiting.pop()
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if file.suffix in _CODE) if path.is_dir() else [path]
         for file in files:
             name = file.relative_to(ROOT).as_posix()
             if name not in seen:
                 seen[name] = file
-                waiting += _imported(file)
+                waiting += _imported(file) if file.suffix == ".py" else []
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\0{_file_digest(seen[name])}\n".encode())

@@ -17,12 +17,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.errors import StepError
+from steps.errors import Rejected, StepError
 from steps.tracking import stopping
 from steps.tracking.console import Console, captured_output, redact
 from steps.tracking.project import parse_parameters
 from steps.tracking.reuse import fingerprint
-from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, FINGERPRINT_TAG, NAME_TAG, NOTE_TAG, PARENT_TAG, SUMMARY_TAG
+from steps.tracking.tags import (
+    ENTRY_POINT_TAG,
+    ERROR_TAG,
+    FINGERPRINT_TAG,
+    NAME_TAG,
+    NOTE_TAG,
+    PARENT_TAG,
+    REJECTED_TAG,
+    SUMMARY_TAG,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,7 +134,7 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                 cause = "interrupted" if killed else one_line(error)
                 _empty(Path(scratch))  # makes room to record the failure where the disk is full
                 try:
-                    _record_failure(step, cause, traceback.format_exc(), log)
+                    _record_failure(step, cause, traceback.format_exc(), log, keep=isinstance(error, Rejected))
                 except Exception as problem:
                     console.error(f"{entry_point}: the failure could not be recorded: {one_line(problem)}")
                 finally:
@@ -151,7 +160,7 @@ def _use_absolute_store() -> None:
     path = uri.removeprefix("sqlite:///")
     if path != uri and not os.path.isabs(path):
         mlflow.set_tracking_uri(f"sqlite:///{os.path.abspath(path)}")
-        os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
+    os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()  # MLflow's own default is the folder's, too
 
 
 def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
@@ -185,11 +194,14 @@ def _name_run(step: Step) -> None:
         step.tag(**{ENTRY_POINT_TAG: step.entry_point})
 
 
-def _record_failure(step: Step, cause: str, trace: str, log: Path) -> None:
-    """Leave the cause, the traceback and the log on the run, and take back what was logged as a result."""
+def _record_failure(step: Step, cause: str, trace: str, log: Path, keep: bool) -> None:
+    """Leave the cause, the traceback and the log on the run, and take back what was logged as a result, or keep it."""
     step.tag(**{ERROR_TAG: cause[:5000]})
-    step.client.log_text(step.run_id, redact(trace), f"{LOGS}/traceback.txt")
     step.client.log_artifact(step.run_id, str(_redacted(log, step.scratch)), LOGS)
+    if keep:
+        step.tag(**{REJECTED_TAG: "true"})
+        return
+    step.client.log_text(step.run_id, redact(trace), f"{LOGS}/traceback.txt")
     discard_results(step.client, step.run)
 
 

@@ -9,6 +9,7 @@ PARENT_TAG = "mlflow.parentRunId"
 # this project's
 ERROR_TAG = "error"  # the cause of a failure, one line
 FINGERPRINT_TAG = "fingerprint"
+REJECTED_TAG = "rejected"  # on a run that failed by its verdict, and whose results stand
 MODEL_URI_TAG = "model_uri"
 SUMMARY_TAG = "summary"  # what a finished step came to, one line
 VERSION_TAG = "registered_version"  # "name/version"

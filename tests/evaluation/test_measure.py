@@ -1,17 +1,22 @@
-"""Models with known answers: does the measuring measure?"""
-
-import json
+"""Models with known answers, in real processes: does the measuring measure?"""
 
 import mlflow
+import numpy as np
 import pytest
 
 from steps.errors import StepError
-from steps.evaluation.evalset import Item, read_evalset
-from steps.evaluation.gates import Gate, choose_champion, failures, read_gates
-from steps.evaluation.measure import Measured, figures, measure
+from steps.evaluation import entries, speed
+from steps.evaluation.effort import Effort
+from steps.evaluation.evalset import Item
+from steps.evaluation.measure import Measured, Models, Reference, measure_models
+from steps.evaluation.process import ModelProcess
+from steps.evaluation.prompts import make_prompts, make_windows
+from tests.conftest import TINY
 
 # Echoes the question, but answers "wrong" where it begins with "bad"; sleeps 20 ms, and 2 ms for each further token.
 MODEL = """
+import os
+import threading
 import time
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
@@ -22,18 +27,21 @@ class Echo(PythonModel):
         for row in model_input.to_dict(orient="records"):
             question = row["messages"][-1]["content"]
             if question == "die":
-                import os
                 os.kill(os.getpid(), 9)
+            if question.startswith("fail"):
+                raise ValueError("as it was told")
             tokens = int(row["max_tokens"])
             time.sleep((0.020 if question not in known else 0) + 0.002 * (tokens - 1))
             known.add(question)  # as a model that keeps the prompts that it has read
             text = "wrong" if question.startswith("bad") else question
-            answers.append({"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": tokens}})
+            usage = {"prompt_tokens": 10, "completion_tokens": tokens}
+            answers.append({"choices": [{"message": {"content": text}}], "usage": usage})
         return answers
 
 known = set()
 set_model(Echo())
 """
+EFFORT = Effort(50, 100, (10, 20), 9, 6, 60.0, concurrency=(1, 4), requests=4)
 
 
 @pytest.fixture(scope="module")
@@ -53,128 +61,191 @@ def echo(tmp_path_factory) -> str:
     return str(folder / "model")
 
 
+def messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def items(*questions: str) -> list[Item]:
-    return [Item([{"role": "user", "content": question}], question) for question in questions]
+    return [Item(messages(question), question) for question in questions]
 
 
-def test_seven_wrong_of_fifty_is_an_accuracy_of_86_percent_and_sleep_is_latency(echo, tmp_path, monkeypatch):
-    monkeypatch.setattr("steps.evaluation.measure.MAX_TOKENS", 1)
+def reference(asked: list[Item], tmp_path) -> Reference:
+    """Without a text; prompts as make_prompts makes them, of two lengths."""
+    prompts = [[messages(f"{length} {n}") for n in range(speed.prompts_needed(EFFORT))] for length in (10, 20)]
+    return Reference([item.expected for item in asked], [], prompts, tmp_path / "none", 0)
+
+
+@pytest.fixture(scope="module")
+def measured(echo, tmp_path_factory):
+    """Two of the same model, timed in turn, and asked 43 questions that it answers and 7 that it does not."""
     asked = items(*[f"good {i}" for i in range(43)], *[f"bad {i}" for i in range(7)])
-    seen = []
-    measured = measure("model", echo, asked, tmp_path, lambda: seen.append(1))
-    assert len(seen) == 50
-    metrics = figures(measured, asked, [item.expected for item in asked[:40]] + ["else"] * 10)
-    assert metrics["accuracy"] == 0.86
-    assert metrics["agreement"] == 0.8
-    assert metrics["ttft_ms"] >= 20  # it sleeps at least so long, and on a busy machine longer
-    assert 0 < metrics["decode_tokens_per_s"] < 700  # 2 ms a token are 500 a second
-    assert metrics["peak_memory_mb"] > 50
+    scratch, seen = tmp_path_factory.mktemp("measured"), []
+    with Models({"one": echo, "two": echo, "gone": str(scratch / "gone")}, scratch) as models:
+        found, broken, together = measure_models(
+            models,
+            ["gone"],
+            reference(asked, scratch),
+            EFFORT,
+            lambda label, answer: [answer(item.messages) for item in asked],
+            scratch,
+            lambda: seen.append(1),
+        )
+    assert together
+    assert len(seen) == speed.steps(EFFORT, 2)
+    assert list(found) == ["one", "two"]
+    assert "No such" in broken["gone"] or "not" in broken["gone"], broken
+    return asked, found
+
+
+def test_seven_wrong_of_fifty_is_an_accuracy_of_86_percent(measured, tmp_path):
+    asked, found = measured
+    figures = entries.figures(found["one"], asked, reference(asked, tmp_path), 1e9)
+    assert figures["metrics"]["accuracy"] == 0.86
+    assert figures["metrics"]["agreement"] == 0.86
+    assert figures["intervals"]["accuracy"] == pytest.approx((0.738, 0.931), abs=1e-3)
+    assert figures["metrics"].get("kl_mean") is None
+    worst = entries.worst(asked, reference(asked, tmp_path), found)
+    assert [row["question"] for row in worst] == [f"bad {i}" for i in range(7)]
+    assert worst[0]["answers"]["one"] == {"text": "wrong", "right": False, "why": "expected 'bad 0'"}
+
+
+def test_a_sleeping_model_has_the_latency_that_it_sleeps(measured):
+    """At least that, and on a busy machine more."""
+    for one in measured[1].values():
+        metrics, intervals = speed.figures(one.speed, one.throughput)
+        assert 20 <= metrics["ttft_ms"] <= metrics["ttft_p95_ms"]
+        assert min(sample["whole_s"] for sample in one.speed) >= 8 * 0.002
+        assert 1 < metrics["tpot_ms"] <= metrics["tpot_p95_ms"], "a difference of two times, each of which scatters"
+        assert metrics["prefill_tokens_per_s"] <= 10 / 0.020
+        assert intervals["ttft_ms"][0] >= 20
+        # a request of 9 tokens sleeps 36 ms: one client gets fewer than 28 a second, and four no more than 4 x 28
+        assert metrics["requests_per_s_1"] <= 28
+        assert metrics["requests_per_s_1"] < metrics["requests_per_s_4"] <= 112
+        assert {sample["tokens"] for sample in one.speed} == {9}
+        assert len(one.speed) == EFFORT.repetitions * 2
+        assert one.peak_rss_bytes > 50e6
+        assert one.load_s > 0
+        assert one.first_call_s >= 0.02
+
+
+def test_two_runs_of_the_same_model_are_not_different(measured):
+    asked, found = measured
+    (pair,) = entries.comparisons({label: entries.evidence(one, asked) for label, one in found.items()})
+    assert (pair["accuracy_difference"], pair["mcnemar_p"]) == (0, 1)
+    assert pair["accuracy_interval"] == (0, 0)
+    low, high = pair["speed_interval"]
+    assert low <= pair["speed_ratio"] <= high
 
 
 def test_memory_is_the_workers_own_and_not_its_parents(echo, tmp_path):
     """Linux lets a child inherit its parent's peak in getrusage."""
     ballast = bytearray(1 << 30)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    measured = measure("model", echo, items("a"), tmp_path, lambda: None)
-    assert measured.peak_rss_bytes < len(ballast)
+    with ModelProcess("a model", tmp_path) as process:
+        process.call("fetch", uri=echo)
+        process.call("load", endless=False)
+        assert process.call("peak_memory") < len(ballast)
 
 
-def test_a_model_that_fails_is_named_with_the_cause(echo, tmp_path):
+def run(uri: str, tmp_path, *questions: str) -> dict[str, Measured]:
+    asked = items(*questions)
+    with Models({"one": uri}, tmp_path) as models:
+        return measure_models(
+            models,
+            [],
+            reference(asked, tmp_path),
+            EFFORT,
+            lambda label, answer: [answer(item.messages) for item in asked],
+            tmp_path,
+            lambda: None,
+        )[0]
+
+
+def test_a_model_that_is_not_there_is_named_with_the_cause(tmp_path):
     with pytest.raises(StepError, match="no-such-model could not be evaluated: .*"):
-        measure("model", str(tmp_path / "no-such-model"), items("a"), tmp_path, lambda: None)
+        run(str(tmp_path / "no-such-model"), tmp_path, "a")
 
 
 def test_a_model_whose_process_is_killed_is_named(echo, tmp_path):
     with pytest.raises(StepError, match="could not be evaluated: its process ended with signal 9"):
-        measure("model", echo, items("die"), tmp_path, lambda: None)
+        run(echo, tmp_path, "die")
 
 
-def test_too_short_answers_give_no_decode_figure():
-    measured = Measured(["a"], 0.1, 1, 1, [0.01, 0.01], [[0.02, 3], [0.02, 4]])
-    assert figures(measured, items("a"), ["a"])["decode_tokens_per_s"] is None
+def test_failing_at_one_question_is_a_wrong_answer_and_at_all_of_them_an_error(echo, tmp_path):
+    found = run(echo, tmp_path, "a", "fail")
+    assert entries.mistakes(found["one"], items("a", "fail")) == ["", "ValueError: as it was told"]
+    with pytest.raises(StepError, match="it fails at every question: ValueError: as it was told"):
+        run(echo, tmp_path, "fail 1", "fail 2")
+
+
+def sample(rep: int, whole_s: float, tokens: int | None = 33, ttft_s: float = 0.1) -> dict:
+    return {"rep": rep, "prompt_tokens": 50, "ttft_s": ttft_s, "known_s": 0.1, "whole_s": whole_s, "tokens": tokens}
 
 
 def test_decode_is_the_tokens_after_the_first_over_the_time_after_the_first():
-    measured = Measured(["a"], 0.1, 1, 1, [0.1, 0.1, 0.1], [[1.0, 11], [2.0, 11], [0.5, 11]])
-    assert figures(measured, items("a"), ["a"])["decode_tokens_per_s"] == pytest.approx(10)
+    metrics, _ = speed.figures([sample(0, 3.3), sample(1, 1.7), sample(2, 0.9)], [])
+    assert metrics["decode_tokens_per_s"] == pytest.approx(20)
+    assert metrics["tpot_ms"] == pytest.approx(50)
+    assert metrics["prefill_tokens_per_s"] == pytest.approx(500)
 
 
-METRICS = {
-    "accuracy": 0.9,
-    "agreement": 0.9,
-    "ttft_ms": 5.0,
-    "decode_tokens_per_s": None,
-    "peak_memory_mb": 1.0,
-    "size_mb": 1.0,
-    "load_s": 1.0,
+@pytest.mark.parametrize("tokens", [3, None])
+def test_answers_that_are_too_short_or_not_counted_give_no_decode_figure(tokens):
+    metrics, intervals = speed.figures([sample(0, 0.2, tokens), sample(1, 0.2, tokens)], [])
+    assert metrics["decode_tokens_per_s"] is None
+    assert intervals["decode_tokens_per_s"] is None
+    assert metrics["ttft_ms"] == pytest.approx(100)
+
+
+def test_failed_requests_give_no_rate():
+    failed = {"concurrency": 4, "requests": 8, "seconds": 1.0, "output_tokens": 9, "failed": 1}
+    assert speed.figures([], [failed, failed | {"concurrency": 8, "failed": 0}])[0]["requests_per_s_4"] is None
+    assert speed.figures([], [failed | {"failed": 0}])[0]["requests_per_s_4"] == 8
+
+
+def test_speeds_are_compared_within_a_repetition():
+    """Both models are slowed alike in some repetitions, as on a shared machine."""
+    slow = [1.0, 3.0, 1.5, 4.0, 1.0, 2.0, 1.2, 3.3]
+    own = [sample(rep, 0.1 + 1.1 * factor) for rep, factor in enumerate(slow)]
+    other = [sample(rep, 0.1 + 1.0 * factor) for rep, factor in enumerate(slow)]
+    found = speed.compare(own, other)
+    assert found["speed_ratio"] == pytest.approx(1 / 1.1)
+    assert found["speed_p"] < 0.01
+    assert speed.compare(other, own)["speed_p"] > 0.9
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(TINY)
+
+
+TEXT = {"documents": ["It was the best of times, it was the worst of times. " * 200], "conversations": []}
+TALK = {
+    "documents": [],
+    "conversations": [{"messages": messages(f"What is {n} plus 1?"), "answer": str(n + 1)} for n in range(40)],
 }
 
 
-@pytest.mark.parametrize(
-    ("gate", "failed"),
-    [
-        (Gate("accuracy", "min", 0.9), []),
-        (Gate("accuracy", "min", 0.91), ["accuracy 0.9 < 0.91"]),
-        (Gate("ttft_ms", "max", 5.0), []),
-        (Gate("ttft_ms", "max", 4.0), ["ttft_ms 5 > 4"]),
-        (Gate("decode_tokens_per_s", "min", 0.0), ["decode_tokens_per_s could not be measured"]),
-        (Gate("accuracy", "min", float("nan")), ["accuracy 0.9 < nan"]),
-    ],
-)
-def test_gates(gate, failed):
-    assert failures([gate], METRICS) == failed
+@pytest.mark.parametrize("text", [TEXT, TALK])
+def test_prompts_have_the_tokens_that_were_asked_for_and_no_two_begin_alike(tokenizer, text):
+    made = make_prompts(tokenizer, text, [32, 200], 12)
+    for prompts, length in zip(made, (32, 200), strict=True):
+        counts = [len(tokenizer.apply_chat_template(one, add_generation_prompt=True)) for one in prompts]
+        assert np.abs(np.array(counts) - length).max() <= 2
+    begins = [one[0]["content"].partition(".")[0] for prompts in made for one in prompts]
+    assert len(set(begins)) == 24
 
 
-def test_the_champion_is_the_fastest_decoder():
-    slow, fast = METRICS | {"decode_tokens_per_s": 10.0}, METRICS | {"decode_tokens_per_s": 20.0}
-    assert choose_champion({"a": slow, "b": fast, "c": METRICS}) == "b"
-    assert choose_champion({}) is None
+def test_a_prompt_shorter_than_the_template_is_refused(tokenizer):
+    with pytest.raises(StepError, match="a prompt of 2 tokens is shorter than the chat template"):
+        make_prompts(tokenizer, TEXT, [2], 1)
 
 
-def test_models_that_answer_too_briefly_to_be_timed_come_last_by_their_first_token():
-    timed, late = METRICS | {"decode_tokens_per_s": 10.0}, METRICS | {"ttft_ms": 9.0}
-    assert choose_champion({"late": late, "early": METRICS}) == "early"
-    assert choose_champion({"early": METRICS, "timed": timed}) == "timed"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected at least one"),
-        ("- a", "expected at least one"),
-        ("a: [", "is not YAML"),
-        ("acuracy: {min: 1}", "did you mean 'accuracy'"),
-        ("accuracy: 1", "expected {min"),
-        ("accuracy: {least: 1}", "expected min or max"),
-        ("accuracy: {min: high}", "expected min or max and a number"),
-    ],
-)
-def test_bad_gates_are_refused(tmp_path, text, message):
-    (tmp_path / "gates.yaml").write_text(text)
-    with pytest.raises(StepError, match=message):
-        read_gates(tmp_path / "gates.yaml")
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2: not JSON"),
-        ("[]", "line 2: no valid messages"),
-        (json.dumps({"messages": [], "expected": "a"}), "line 2: no valid messages"),
-        (json.dumps({"messages": [{"role": "user"}], "expected": "a"}), "line 2: no valid messages"),
-        (json.dumps({"messages": [{"role": "user", "content": "a"}]}), "line 2: no expected answer"),
-    ],
-)
-def test_a_bad_line_of_an_evaluation_set_is_named_by_its_number(tmp_path, line, message):
-    good = json.dumps({"messages": [{"role": "user", "content": "a"}], "expected": "b"})
-    (tmp_path / "set.jsonl").write_text(f"{good}\n{line}\n")
-    with pytest.raises(StepError, match=message):
-        read_evalset(tmp_path / "set.jsonl")
-
-
-def test_an_empty_or_missing_evaluation_set_is_refused(tmp_path):
-    (tmp_path / "set.jsonl").write_text("\n\n")
-    with pytest.raises(StepError, match="is empty"):
-        read_evalset(tmp_path / "set.jsonl")
-    with pytest.raises(StepError, match="No such file"):
-        read_evalset(tmp_path / "none.jsonl")
+def test_of_a_conversation_the_answer_is_predicted(tokenizer):
+    windows = make_windows(tokenizer, TALK, 1000)
+    assert len(windows) == 40
+    for window, talk in zip(windows, TALK["conversations"], strict=True):
+        assert tokenizer.decode(window["tokens"][window["first"] + 1 :]) == talk["answer"]
+    assert sum(len(w["tokens"]) - w["first"] - 1 for w in make_windows(tokenizer, TEXT, 600)) >= 600

@@ -96,6 +96,14 @@ def test_the_code_that_travels_in_the_custom_model_counts_for_its_wrapper(copy):
     assert reuse.code_digest("wrap_custom") != first
 
 
+def test_the_reports_template_counts_for_the_evaluation(copy):
+    first = reuse.code_digest("evaluate"), reuse.code_digest("wrap_custom")
+    with (copy / "steps/evaluation/report.html.j2").open("a") as file:
+        file.write("<!-- edited -->\n")
+    assert reuse.code_digest("evaluate") != first[0]
+    assert reuse.code_digest("wrap_custom") == first[1]
+
+
 def test_an_upstream_run_counts_by_its_fingerprint(copy, client):
     runs = [client.create_run("0").info.run_id for _ in range(3)]
     for run, mark in zip(runs, ("same", "same", "other"), strict=True):

@@ -1,0 +1,202 @@
+"""Promotion by evidence, end to end: a good version, a deliberately bad quantisation, another project's model."""
+
+import json
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+NAME = "judged"
+ALIEN = """
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+class Parrot(PythonModel):
+    def predict(self, context, model_input, params=None):
+        choice = {"index": 0, "message": {"role": "assistant", "content": "Paris"}, "finish_reason": "stop"}
+        return [{"choices": [choice]} for _ in range(len(model_input))]
+
+set_model(Parrot())
+"""
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> Path:
+    """Twenty questions that the shipped model knows."""
+    path = tmp_path_factory.mktemp("set") / "set.jsonl"
+    lines = (ROOT / "params/evalsets/tiny-qa.jsonl").read_text().splitlines()[::12]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def conversion(local, fetched) -> Path:
+    """The ONNX folder of a finished convert_onnx run."""
+    result = local.run_module("convert_onnx", checkpoint_run=fetched)
+    assert result.code == 0, result.err
+    return Path(mlflow.artifacts.download_artifacts(local.latest("convert_onnx").info.artifact_uri + "/onnx"))
+
+
+@pytest.fixture(scope="module")
+def good(local, conversion) -> str:
+    """The URI of version 1."""
+    result = local.run_module("wrap_custom", onnx_run=local.latest("convert_onnx").info.run_id, registered_model=NAME)
+    assert result.code == 0, result.err
+    return local.latest("wrap_custom").data.tags["model_uri"]
+
+
+@pytest.fixture(scope="module")
+def bad(local, good, conversion, tmp_path_factory) -> str:
+    """The URI of version 2: one weight in three of the 4-bit blocks is replaced by noise."""
+    from steps.checkpoint.manifest import describe_files
+    from steps.wrap_custom import model_arguments
+
+    scratch = tmp_path_factory.mktemp("bad")
+    folder = shutil.copytree(conversion, scratch / "onnx")
+    _spoil(folder)
+    artifacts = local.latest("convert_onnx").info.artifact_uri
+    facts = mlflow.artifacts.load_dict(artifacts + "/conversion.json")
+    facts["files"] = describe_files(folder, sorted(path.name for path in folder.iterdir()))
+    mlflow.set_tracking_uri(local.uri)
+    try:
+        with mlflow.start_run(experiment_id="0"):
+            info = mlflow.pyfunc.log_model(
+                name="bad",
+                registered_model_name=NAME,
+                metadata={"variant": "spoilt"},
+                **model_arguments(folder, facts, "llm/v1/chat", scratch),
+            )
+    finally:
+        mlflow.set_tracking_uri(None)
+    return info.model_uri
+
+
+def _spoil(folder: Path) -> None:
+    """Noise in the nibbles; scales and the other tensors stay as they are."""
+    import onnx
+
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    quantised = {node.input[1] for node in graph.node if node.op_type == "MatMulNBits"}
+    data = np.memmap(folder / "model.onnx.data", np.uint8, "r+")
+    generator = np.random.default_rng(0)
+    for tensor in graph.initializer:
+        if tensor.name in quantised:
+            place = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
+            start, end = place["offset"], place["offset"] + place["length"]
+            chosen = start + generator.choice(end - start, (end - start) // 3, replace=False)
+            data[chosen] = generator.integers(0, 256, len(chosen), dtype=np.uint8)
+    data.flush()
+
+
+def evaluate(local, asked: Path, fetched: str, models: str, env: dict[str, str] | None = None, **more: str):
+    params = {"evalset": str(asked), "text": str(asked), "gates": "params/gates/tiny.yaml", "effort": "quick"}
+    return local.run("evaluate", env, models=models, reference_run=fetched, **params | more)
+
+
+def found(local) -> dict:
+    return mlflow.artifacts.load_dict(local.latest("evaluate").info.artifact_uri + "/evaluation.json")
+
+
+def aliases(local) -> dict[str, str]:
+    return {alias: str(version) for alias, version in local.client.get_registered_model(NAME).aliases.items()}
+
+
+@pytest.fixture(scope="module")
+def judge():
+    """An OpenAI-compatible endpoint on loopback that calls every answer correct; it says what it was asked."""
+    asked_of_it: list[dict] = []
+
+    class Judge(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked_of_it.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            verdict = json.dumps({"result": "yes", "rationale": "as expected"})
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": verdict}}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge", "choices": [choice]}
+            body = json.dumps(answer | {"usage": usage}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked_of_it
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def promoted(local, asked, fetched, good, judge):
+    """The evaluation of version 1, which a judge has a say in."""
+    url, asked_of_it = judge
+    env = {"OPENAI_API_BASE": url, "OPENAI_API_KEY": "planted-secret"}
+    result = evaluate(local, asked, fetched, good, env, registered_model=NAME, judge="openai:/judge")
+    assert result.code == 0, result.err
+    assert len(asked_of_it) == 20
+    return found(local)
+
+
+def test_a_judge_is_asked_where_the_user_names_one(local, promoted):
+    assert promoted["models"][0]["metrics"]["judged"] == 1.0
+    for file in (path for path in local.home.rglob("*") if path.is_file()):
+        assert b"planted-secret" not in file.read_bytes(), file
+
+
+def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fetched, promoted, bad):
+    assert promoted["champion"] == {
+        "name": NAME,
+        "before": None,
+        "after": "1",
+        "label": "onnx-genai-int4",
+        "decision": "onnx-genai-int4 passes every gate; there was no champion",
+    }
+
+    result = evaluate(local, asked, fetched, bad, registered_model=NAME)
+    assert result.code == 1
+    assert re.search(r"evaluate: no model passes every gate of .*spoilt: accuracy 0\S* < 0.98", result.err), result.err
+    assert aliases(local) == {"champion": "1", "challenger": "2"}
+    run = local.latest("evaluate")
+    assert (run.info.status, run.data.tags["rejected"]) == ("FAILED", "true")
+    spoilt, incumbent = found(local)["models"]
+    assert (spoilt["given"], incumbent["given"]) == (True, False), "the champion was measured beside it"
+    assert spoilt["metrics"]["kl_mean"] > 100 * incumbent["metrics"]["kl_mean"]
+    assert incumbent["failed_gates"] == []
+    (pair,) = found(local)["comparisons"]
+    assert pair["p_worse"] < 0.01
+    tags = local.client.get_model_version(NAME, "2").tags
+    assert tags["promotion"].startswith("fails: accuracy ")
+    assert tags["gates"].startswith("accuracy ")
+    assert local.runs("attributes.status = 'RUNNING'") == []
+
+
+def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked, fetched, tmp_path):
+    from mlflow.models import ModelSignature
+    from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
+
+    (tmp_path / "parrot.py").write_text(ALIEN)
+    mlflow.pyfunc.save_model(
+        tmp_path / "model",
+        python_model=str(tmp_path / "parrot.py"),
+        signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA),
+        pip_requirements=["mlflow"],
+    )
+    (tmp_path / "gates.yaml").write_text("kl_mean: {max: 9}\naccuracy: {max: 0.5}\n")
+    result = evaluate(local, asked, fetched, str(tmp_path / "model"), gates=str(tmp_path / "gates.yaml"))
+    assert result.code == 1
+    assert "kl_mean could not be measured" in result.err
+    (entry,) = found(local)["models"]
+    assert entry["missing"] == "not a model of a kind that evaluate can look into"
+    assert entry["metrics"]["decode_tokens_per_s"] is None, "it counts no tokens"
+    assert entry["metrics"]["ttft_ms"] > 0
+    assert [gate["passed"] for gate in entry["gates"]] == [False, True]
