@@ -348,32 +348,6 @@ def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
     )
 
 
-def test_the_champion_keeps_its_alias_when_none_passes_and_the_exit_says_so(project, children, tmp_path):
-    (tmp_path / "gates.yaml").write_text("ttft_ms: {max: 0}\n")
-    evalset = tmp_path / "set.jsonl"
-    evalset.write_text('{"messages": [{"role": "user", "content": "What is 1 plus 1?"}], "expected": "2"}\n')
-    before = project.client.get_registered_model("tiny-phi3").aliases
-    result = project.run(
-        "evaluate",
-        models=children["wrap_custom"].data.tags["model_uri"],
-        reference_run=children["fetch_model"].info.run_id,
-        evalset=str(evalset),
-        text=str(evalset),
-        gates=str(tmp_path / "gates.yaml"),
-        registered_model="tiny-phi3",
-        effort="quick",
-    )
-    assert result.code == 1
-    assert re.search(r"evaluate: no model passes every gate of .*ttft_ms \d.* > 0", result.err), result.err
-    assert project.client.get_registered_model("tiny-phi3").aliases == before
-    tags = project.client.search_model_versions("name = 'tiny-phi3'", order_by=["version_number DESC"])[0].tags
-    assert tags["gates"].startswith("ttft_ms ")
-    assert tags["promotion"].startswith("champion, and fails: ttft_ms ")
-    run = project.latest("evaluate")
-    assert run.info.status == "FAILED"
-    assert mlflow.artifacts.load_dict(run.info.artifact_uri + "/evaluation.json")["models"], "the evidence is kept"
-
-
 def test_optimums_onnx_becomes_a_model_that_answers(project, children):
     fetch = children["fetch_model"].info.run_id
     converted = project.run("convert_onnx", checkpoint_run=fetch, exporter="optimum", precision="fp32")
@@ -421,7 +395,7 @@ def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, chil
     sections = "convert_onnx:\n- {precision: int4}\n- {precision: int8, options: block_size=64}\n"
     variants = profile.replace("convert_onnx:\n  precision: int4\n", sections)
     (project.root / "params" / "variants.yaml").write_text(variants)
-    result = project.run("main", profile="variants")
+    result = project.run("main", profile="variants", steps="wrap_custom")
     assert result.code == 0, result.err
     took = re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE)
     assert [(name, how == "reused") for name, how in took if name in ("convert_onnx", "wrap_custom")] == [
@@ -430,13 +404,8 @@ def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, chil
         ("wrap_custom", True),
         ("wrap_custom", False),
     ]
-    evaluated = project.latest("evaluate").info.artifact_uri
-    evaluation = mlflow.artifacts.load_dict(evaluated + "/evaluation.json")
-    assert sorted(entry["model"] for entry in evaluation["models"]) == [
-        "onnx-genai-int4",
-        "onnx-genai-int8-block_size-64",
-        "transformers-bfloat16",
-    ]
+    versions = project.client.search_model_versions("name = 'tiny-phi3'", order_by=["version_number DESC"])
+    assert (versions[0].tags["precision"], versions[0].tags["options"]) == ("int8", "block_size=64")
 
 
 def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):

@@ -171,6 +171,7 @@ def measure_models(
         for label in loaded:
             found[label].speed, found[label].throughput = timed[label]["speed"], timed[label]["throughput"]
             found[label].peak_rss_bytes = processes[label].call("peak_memory")
+            processes[label].call("unload")  # from here on there is one at a time
         for label in loaded:
             _answer(processes[label], found[label], label, ask)
             _read(processes[label], found[label], reference, scratch / f"{label}.npy", progress)
@@ -204,8 +205,7 @@ def _load(
 
 def _answer(process: ModelProcess, measured: Measured, label: str, ask: Callable[[str, Ask], list[Answer]]) -> None:
     """The evaluation set, by the model as it was logged."""
-    if measured.endless:
-        process.call("load", endless=False)
+    process.call("load", endless=False)
     measured.answers = ask(label, lambda messages: process.call("answer", messages=messages, max_tokens=MAX_TOKENS))
     errors = [answer["error"] for answer in measured.answers if "error" in answer]
     if errors and len(errors) == len(measured.answers):

@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from steps.evaluation.speed import tpot
+
 Evaluation = dict[str, Any]
 Drawn = dict[int, Any]  # a model's place in the evaluation, which decides its colour and marker -> what is drawn of it
 
@@ -24,7 +26,6 @@ _CSS = {_INK: "currentColor", _GRID: "var(--grid, #dddddd)", _PAPER: "var(--pape
 }
 _WIDTH, _ROW = 4.4, 0.19  # inches: of a chart, of a line of its legend
 _WIDE = 5  # the ratio of the ends of an axis from which on it is logarithmic
-_FEWEST_DECODED = 8  # an answer of fewer tokens times requests, not decoding
 _RC = {
     "axes.axisbelow": True,
     "axes.edgecolor": _INK,
@@ -267,11 +268,8 @@ def _ttft_ms(sample: dict[str, Any]) -> float | None:
 
 
 def _tpot_ms(sample: dict[str, Any]) -> float | None:
-    """The time beyond that of the same request for one token, over the tokens after the first."""
-    whole, known, count = (sample.get(name) for name in ("whole_s", "known_s", "tokens"))
-    if whole is None or known is None or whole <= known or (count or 0) < _FEWEST_DECODED:
-        return None
-    return 1e3 * (whole - known) / (count - 1)
+    found = tpot(sample)
+    return None if found is None else 1e3 * found
 
 
 def _present(values: Iterable[float | None]) -> list[float]:

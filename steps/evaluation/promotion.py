@@ -71,7 +71,7 @@ def decide(entries: list[dict[str, Any]], evidence: dict[str, Any], prefer: str)
             reasons[incumbent["model"]] = f"was champion; {summary}"
     elif incumbent:
         fails = f"champion, and fails: {'; '.join(incumbent['failed_gates'])}" if incumbent["failed_gates"] else ""
-        reasons[incumbent["model"]] = fails or f"stays champion; {summary}"
+        reasons[incumbent["model"]] = fails or summary
     challenger = next((entry["model"] for entry in ranked if entry is not winner), None)
     return Decision(winner["model"] if winner else None, challenger, reasons, summary)
 

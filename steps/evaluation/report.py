@@ -144,11 +144,11 @@ def markdown(evaluation: Evaluation) -> str:
         for model in evaluation["models"]
     ]
     evalset, text, effort = evaluation["evalset"], evaluation.get("text") or {}, evaluation["effort"]
-    machine, dtype = evaluation["environment"], evaluation["reference"]["dtype"]
+    machine = evaluation["environment"]
     measured = [f"Answers: {evalset['asked']:,} of the {evalset['items']:,} questions of `{evalset['path']}`."]
     if text.get("scored_tokens"):
         measured.append(
-            f"KL divergence from PyTorch in {dtype}, in nats: {text['scored_tokens']:,} tokens of `{text['path']}`."
+            f"KL divergence from PyTorch in float32, in nats: {text['scored_tokens']:,} tokens of `{text['path']}`."
         )
     turns = ", the models in turn" if evaluation["interleaved"] else ""
     measured.append(

@@ -17,8 +17,8 @@ _FEWEST_DECODED = 8  # an answer of fewer tokens times requests, not decoding
 
 
 def prompts_needed(effort: Effort) -> int:
-    """Prompts of each length that `measure` uses up: a known one, one for each repetition, and those of throughput."""
-    return 2 + max(effort.repetitions, effort.requests * len(effort.concurrency))
+    """Prompts of each length that `measure` uses up: a known one, one to warm up, and new ones for everything else."""
+    return 2 + effort.repetitions + effort.requests * len(effort.concurrency)
 
 
 def measure(
@@ -52,7 +52,7 @@ def measure(
                 found[key]["speed"].append({"rep": rep, **sample})
                 progress()
     for number, clients in enumerate(effort.concurrency):
-        first = 2 + number * effort.requests
+        first = 2 + effort.repetitions + number * effort.requests
         for key, process in processes.items():
             asked = prompts[0][first : first + effort.requests]
             sample = process.call("throughput", prompts=asked, tokens=effort.new_tokens, concurrency=clients)
@@ -80,8 +80,8 @@ def _typical(samples: list[Sample]) -> list[Sample]:
     return groups[len(groups) // 2] if groups else []
 
 
-def _tpot(sample: Sample) -> float | None:
-    """Seconds per output token after the first."""
+def tpot(sample: Sample) -> float | None:
+    """Seconds per output token after the first; None where the answer is too short, or its tokens are not counted."""
     count, seconds = sample["tokens"], sample["whole_s"] - sample["known_s"]
     return seconds / (count - 1) if count and count >= _FEWEST_DECODED and seconds > 0 else None
 
@@ -95,7 +95,7 @@ def figures(speed: list[Sample], throughput: list[dict[str, Any]]) -> tuple[dict
     """
     chosen = _typical(speed)
     ttft = [sample["ttft_s"] for sample in chosen]
-    tpot = [value for sample in chosen if (value := _tpot(sample))]
+    decode = [value for sample in chosen if (value := tpot(sample))]
     prefill = [sample["prompt_tokens"] / sample["ttft_s"] for sample in chosen if sample["prompt_tokens"]]
 
     def quantile(values: list[float], share: float, scale: float = 1e3) -> float | None:
@@ -104,17 +104,17 @@ def figures(speed: list[Sample], throughput: list[dict[str, Any]]) -> tuple[dict
     metrics = {
         "ttft_ms": quantile(ttft, 0.5),
         "ttft_p95_ms": quantile(ttft, 0.95),
-        "tpot_ms": quantile(tpot, 0.5),
-        "tpot_p95_ms": quantile(tpot, 0.95),
+        "tpot_ms": quantile(decode, 0.5),
+        "tpot_p95_ms": quantile(decode, 0.95),
         "prefill_tokens_per_s": quantile(prefill, 0.5, 1),
-        "decode_tokens_per_s": 1 / statistics.median(tpot) if tpot else None,
+        "decode_tokens_per_s": 1 / statistics.median(decode) if decode else None,
     }
     for sample in throughput:
         rate = sample["requests"] / sample["seconds"] if not sample["failed"] else None
         metrics[f"requests_per_s_{sample['concurrency']}"] = rate
     intervals = {
         "ttft_ms": interval([1e3 * value for value in ttft], np.median),
-        "decode_tokens_per_s": interval([1 / value for value in tpot], np.median),
+        "decode_tokens_per_s": interval([1 / value for value in decode], np.median),
         "prefill_tokens_per_s": interval(prefill, np.median),
     }
     return metrics, intervals
@@ -130,7 +130,7 @@ def compare(model: list[Sample], other: list[Sample]) -> dict[str, Any]:
     """
     ratios = []
     for own, others in zip(_by_repetition(model), _by_repetition(other), strict=False):
-        logs = [np.log(b / a) for x, y in zip(own, others, strict=False) if (a := _tpot(x)) and (b := _tpot(y))]
+        logs = [np.log(b / a) for x, y in zip(own, others, strict=False) if (a := tpot(x)) and (b := tpot(y))]
         if logs:
             ratios.append(float(np.mean(logs)))
     if len(ratios) < 2:

@@ -87,7 +87,7 @@ class Worker:
 
     def load(self, endless: bool) -> dict[str, Any]:
         """Load it. `endless`: so that answers go on past their end, where the model can."""
-        self._unload()
+        self.unload()
         start = time.perf_counter()
         self._model = LoggedModel(self._folder, endless)
         return {"load_s": time.perf_counter() - start, "endless": self._model.endless}
@@ -97,7 +97,8 @@ class Worker:
         self._folder = folder
         self._model = Checkpoint(folder)
 
-    def _unload(self) -> None:
+    def unload(self) -> None:
+        """Let go of the loaded model."""
         self._model = None
         gc.collect()
 
@@ -186,7 +187,7 @@ class Worker:
 
     def write_logits(self, windows: list[dict[str, Any]], out: str) -> int:
         """The reference's logits of all windows to a file, float32 [tokens, vocabulary]; returns the vocabulary."""
-        self._unload()
+        self.unload()
         sys.path.append(str(ROOT))
         from steps.evaluation.logits import TorchLogits
 
@@ -204,7 +205,7 @@ class Worker:
         Returns:
             `missing`, why there are none, or None; `read_per_token`, bytes, or None.
         """
-        self._unload()
+        self.unload()
         sys.path.append(str(ROOT))
         import numpy as np
 

@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, _listen_to_signals
 
 SWALLOWING = """
 import os, signal, sys
@@ -37,7 +36,7 @@ def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(tmp_p
         capture_output=True,
         text=True,
         timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_listen_to_signals,
     )
     assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr
     (run,) = MlflowClient(uri, uri).search_runs(["0"])
