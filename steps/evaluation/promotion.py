@@ -55,7 +55,8 @@ def decide(entries: list[dict[str, Any]], evidence: dict[str, Any], prefer: str)
             is_worse, words = compare(entry, incumbent, evidence, prefer)
             is_older = (entry["version"] or 0) < (incumbent["version"] or 0)
             if not is_worse and is_older:
-                is_worse, words = not compare(incumbent, entry, evidence, prefer)[0], f"is older, and {words}"
+                is_worse = not compare(incumbent, entry, evidence, prefer)[0]
+                words = f"is older, and {words if is_worse else f'better beyond noise: it {words}'}"
             if not is_worse:
                 winner, summary = entry, f"{entry['model']} passes every gate and {words}"
                 break

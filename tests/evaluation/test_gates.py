@@ -143,7 +143,9 @@ def test_an_older_version_must_be_better_or_two_equal_ones_would_take_turns():
     newer = entry("newer", 2, 100.0, incumbent=True)
     assert decided(entry("older", 1, 100.5), newer).champion is None
     assert "is older" in decided(entry("older", 1, 100.5), newer).reasons["older"]
-    assert decided(entry("older", 1, 150.0), newer).champion == "older"
+    found = decided(entry("older", 1, 150.0), newer)
+    assert found.champion == "older"
+    assert "is older, and better beyond noise: it is no slower than newer (1.5" in found.summary
 
 
 def test_a_version_that_fails_its_gates_is_never_promoted():
