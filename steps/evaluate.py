@@ -6,9 +6,9 @@ says so. The run fails, and keeps what it found, if none of the models passes ev
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steps.checkpoint.manifest import sha256
 from steps.conversion.convert import RUNTIMES, installed_versions
@@ -36,37 +36,14 @@ from steps.tracking.answers import ask_through_mlflow, import_early
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id
 from steps.tracking.project import ROOT
-from steps.tracking.registry import CHAMPION, champion_version, promote, record_verdicts, versions_by_model
+from steps.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, promote, record_verdicts
 from steps.tracking.step import Step, run_entry_point
+from steps.tracking.subjects import Subject, find_subjects
 from steps.tracking.tags import EVALUATION
-
-if TYPE_CHECKING:
-    from mlflow.models.model import ModelInfo
 
 _PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
 _JUDGE = re.compile(r"[a-z_]+:/.+|databricks")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model that is evaluated: one of the given ones, or the present champion, to compare with."""
-
-    uri: str
-    info: "ModelInfo"
-    version: int | None
-    given: bool
-    incumbent: bool
-
-    def facts(self) -> dict[str, Any]:
-        """For evaluation.json."""
-        return {
-            "uri": self.uri,
-            "model_id": self.info.model_id,
-            "version": self.version,
-            "given": self.given,
-            "incumbent": self.incumbent,
-        }
 
 
 def check(params: dict[str, str]) -> None:
@@ -101,13 +78,13 @@ def evaluate(
     """Measure each model and PyTorch; compare, judge, promote, record."""
     amount, limits, whole = EFFORTS[effort], read_gates(ROOT / gates), read_evalset(ROOT / evalset)
     items = spread(whole, amount.questions)
-    subjects = _subjects(step, models, registered_model)
+    subjects = find_subjects(step, models, registered_model)
     folder, manifest = verified_checkpoint(step, "reference_run")
     surroundings = environment(installed_versions(_PACKAGES))
     asked: dict[str, dict[str, Any]] = {}
 
     def ask(label: str, answer: Any) -> list[dict[str, Any]]:
-        model_id = subjects[label].info.model_id
+        model_id = subjects[label].model_id
         found, asked[label] = ask_through_mlflow(
             step, label, model_id, items, reference.answers, answer, judge, bar.update
         )
@@ -137,7 +114,7 @@ def evaluate(
     entries = [
         made.entry(
             label,
-            subjects[label].facts() | {"evaluation_run": asked[label]["run_id"]},
+            vars(subjects[label]) | {"evaluation_run": asked[label]["run_id"]},
             one,
             found[label],
             limits,
@@ -149,7 +126,7 @@ def evaluate(
     evidence = {label: made.evidence(one, items) for label, one in measured.items()}
     able = [entry for entry in entries if entry["version"] or not registered_model]  # to bear an alias
     decision = decide(able, evidence, prefer)
-    _apply(step, registered_model, entries, decision, subjects)
+    _mark(registered_model, entries, decision, subjects)
     evaluation = {
         "run": step.run_id,
         "checkpoint": manifest["source"],
@@ -175,105 +152,46 @@ def evaluate(
         "interleaved": together,
         "answers": {"max_tokens": MAX_TOKENS},
         "environment": surroundings,
-        "champion": _champion(step, registered_model, entries, decision, subjects),
+        "champion": _champion(registered_model, entries, decision, subjects[champion].version if champion else None),
         "models": entries,
         "comparisons": made.comparisons(evidence),
         "worst": made.worst(items, reference, measured),
         "reproduce": [_command(step)],
     }
     _log(step, evaluation, items, reference, measured)
-    if registered_model:
-        record_verdicts(step, registered_model, entries, markdown(evaluation))
     _summarise(step, evaluation)
+    if registered_model:  # last, when the evidence is recorded
+        record_verdicts(step, registered_model, entries, markdown(evaluation))
+        numbers = {label: subject.version for label, subject in subjects.items()}
+        promote(step.client, registered_model, numbers.get(decision.champion), numbers.get(decision.challenger))
     given = [entry for entry in entries if entry["given"]]
     if all(entry["failed_gates"] for entry in given):
         reasons = "; ".join(f"{entry['model']}: {', '.join(entry['failed_gates'])}" for entry in given)
         raise Rejected(f"no model passes every gate of {gates} ({reasons}): see report.html of run {step.run_id}")
 
 
-def _subjects(step: Step, models: str, registered_model: str) -> dict[str, Subject]:
-    """The given models, and the present champion of the registered model, by label."""
-    uris = [uri.strip() for uri in models.split(",")]
-    infos = {uri: _model_info(uri) for uri in uris}
-    versions = versions_by_model(step.client, registered_model) if registered_model else {}
-    if registered_model and not any(info.model_id in versions for info in infos.values()):
-        raise StepError(
-            f"registered_model is {registered_model!r}, and none of the models is a version of it: register them with "
-            "the wrap steps' registered_model, or leave it out here"
-        )
-    present = champion_version(step.client, registered_model) if registered_model else None
-    found: dict[str, Subject] = {}
-    for uri, info in infos.items():
-        version = versions.get(info.model_id)
-        number = int(version.version) if version else None
-        incumbent = present is not None and str(number) == present
-        found[_label(uri, info, number, found)] = Subject(uri, info, number, True, incumbent)
-    if present is not None and not any(subject.incumbent for subject in found.values()):
-        uri = f"models:/{registered_model}/{present}"
-        try:
-            info = _model_info(uri)
-        except StepError as error:
-            step.console.error(f"evaluate: the present champion is left out of the comparison: {error}")
-        else:
-            found[_label(uri, info, int(present), found)] = Subject(uri, info, int(present), False, True)
-    return found
-
-
-def _model_info(uri: str) -> "ModelInfo":
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        info = mlflow.models.get_model_info(uri)
-    except (MlflowException, OSError) as error:
-        raise StepError(f"models: {uri!r} is not an MLflow model ({' '.join(str(error).split())})") from None
-    if info.signature and "messages" not in info.signature.inputs.input_names():
-        raise StepError(
-            f"models: {uri!r} takes {', '.join(info.signature.inputs.input_names())}; expected messages, a model of "
-            "the task llm/v1/chat"
-        )
-    return info
-
-
-def _label(uri: str, info: "ModelInfo", version: int | None, taken: dict[str, Subject]) -> str:
-    """A short name for tables, of letters that a metric's name may have; the URI's for models of other projects."""
-    label = re.sub(r"[^\w.-]+", "-", (info.metadata or {}).get("variant") or uri.partition(":/")[2] or uri).strip("-")
-    if label in taken:
-        label += f"-v{version}" if version and f"{label}-v{version}" not in taken else f"-{len(taken) + 1}"
-    return label
-
-
-def _apply(
-    step: Step, registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]
-) -> None:
-    """Move the aliases, and say on each entry what became of it."""
+def _mark(registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]) -> None:
+    """Say on each entry what becomes of it."""
     incumbent = next((label for label, subject in subjects.items() if subject.incumbent), None)
     champion = decision.champion or incumbent
-    if registered_model:
-        numbers = {label: subject.version for label, subject in subjects.items()}
-        promote(step.client, registered_model, numbers.get(decision.champion), numbers.get(decision.challenger))
     for entry in entries:
         label = entry["model"]
         was_champion = label == incumbent and label != champion
-        aliases = {champion: CHAMPION, decision.challenger: "challenger"}
+        aliases = {champion: CHAMPION, decision.challenger: CHALLENGER}
         entry["champion"] = label == champion
-        entry["alias"] = "previous" if was_champion else aliases.get(label, "")
-        entry["reason"] = decision.reasons.get(
-            label, "" if entry["version"] else "not a version of the registered model"
-        )
+        entry["alias"] = PREVIOUS if was_champion else aliases.get(label, "")
+        no_version = f"no version of {registered_model}" if registered_model and not entry["version"] else ""
+        entry["reason"] = decision.reasons.get(label, no_version)
 
 
-def _champion(
-    step: Step, registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]
-) -> dict[str, Any]:
-    before = next((str(subject.version) for subject in subjects.values() if subject.incumbent), None)
-    after = champion_version(step.client, registered_model) if registered_model else None
-    label = next((entry["model"] for entry in entries if entry["champion"]), None)
+def _champion(registered_model: str, entries: list[dict], decision: Decision, before: int | None) -> dict[str, Any]:
+    entry = next((entry for entry in entries if entry["champion"]), None)
+    after = entry["version"] if decision.champion else before
     return {
         "name": registered_model,
-        "before": before if registered_model else None,
-        "after": after,
-        "label": label,
+        "before": None if before is None else str(before),
+        "after": None if after is None else str(after),
+        "label": entry["model"] if entry else None,
         "decision": decision.summary,
     }
 

@@ -180,6 +180,22 @@ def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fe
     assert local.runs("attributes.status = 'RUNNING'") == []
 
 
+def test_a_champion_that_can_not_be_loaded_is_no_bar_and_goes_on_as_previous(local, asked, fetched, bad, good):
+    """Its files are gone; a gate against it can't be evaluated, one without it can."""
+    onnx = local.latest("convert_onnx").info.run_id
+    assert local.run_module("wrap_custom", onnx_run=onnx, registered_model=NAME).code == 0
+    fresh = local.latest("wrap_custom").data.tags["model_uri"]
+    folder = Path(local.client.get_logged_model(good.removeprefix("models:/")).artifact_location)
+    (folder / "artifacts/onnx/model.onnx").rename(folder / "gone")
+    try:
+        result = evaluate(local, asked, fetched, fresh, registered_model=NAME)
+    finally:
+        (folder / "gone").rename(folder / "artifacts/onnx/model.onnx")
+    assert result.code == 0, result.err
+    assert "evaluate: the present champion is left out of the comparison: models:/judged/1 could not" in result.err
+    assert aliases(local) == {"champion": "3", "previous": "1", "challenger": "2"}
+
+
 def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked, fetched, tmp_path):
     from mlflow.models import ModelSignature
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
