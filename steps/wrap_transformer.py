@@ -47,6 +47,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
     )
     stay_offline()  # or MLflow asks the hub for a card and a licence; the manifest has them
     import mlflow
+    import torch
     from transformers import logging as chatter
 
     chatter.set_verbosity_error()
@@ -55,6 +56,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
             name,
             name=model_name(source["name"], "transformers"),
             task=task,
+            torch_dtype=getattr(torch, facts["dtype"]),  # or it is loaded in float32, in twice the memory
             pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
             input_example=INPUT_EXAMPLES[task],
             metadata={**tags, "variant": f"transformers-{facts['dtype']}", "licence": manifest["licence"]},

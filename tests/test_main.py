@@ -195,6 +195,12 @@ def test_requirements_hold_what_is_needed_and_no_more(children):
     assert requirements("wrap_custom") == ["mlflow", "onnxruntime", "onnxruntime-genai", "llguidance"]
 
 
+def test_the_transformers_model_is_loaded_in_the_type_that_its_tags_name(children):
+    wrapped = children["wrap_transformer"].data.tags
+    pipeline = mlflow.transformers.load_model(wrapped["model_uri"])
+    assert str(pipeline.model.dtype) == f"torch.{wrapped['precision']}" == "torch.bfloat16"
+
+
 QUESTIONS = [
     {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
     {"messages": [{"role": "user", "content": "Count from 1 to 30."}], "max_tokens": 9},

@@ -12,7 +12,7 @@ _TRIES = 8
 def make_windows(tokenizer: Any, text: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Windows of tokens, of which about `count` are predicted, or as many as the text has.
 
-    Of a conversation the answer is predicted, and what the template puts at its end.
+    Of a conversation the answer is predicted, and not what the template puts after it.
 
     Args:
         tokenizer: of transformers.
@@ -23,7 +23,7 @@ def make_windows(tokenizer: Any, text: dict[str, Any], count: int) -> list[dict[
     for document in documents:
         tokens = tokenizer(document, verbose=False)["input_ids"]
         windows += text_windows(tokens, max(1, count // len(documents)))
-    step = max(1, len(conversations) * 4 // count) if conversations else 1  # an answer has some tokens
+    step = max(1, len(conversations) * 5 // count)  # an answer has some tokens
     predicted = sum(len(window.targets) for window in windows)
     for conversation in conversations[::step]:
         if predicted >= count:
