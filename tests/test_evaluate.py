@@ -15,11 +15,14 @@ from tests.conftest import ROOT
 
 NAME = "judged"
 ALIEN = """
+import os
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 class Parrot(PythonModel):
     def predict(self, context, model_input, params=None):
+        if "die" in str(model_input.iloc[0]["messages"]):
+            os.kill(os.getpid(), 9)
         choice = {"index": 0, "message": {"role": "assistant", "content": "Paris"}, "finish_reason": "stop"}
         return [{"choices": [choice]} for _ in range(len(model_input))]
 
@@ -196,19 +199,26 @@ def test_a_champion_that_can_not_be_loaded_is_no_bar_and_goes_on_as_previous(loc
     assert aliases(local) == {"champion": "3", "previous": "1", "challenger": "2"}
 
 
-def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked, fetched, tmp_path):
+@pytest.fixture(scope="module")
+def alien(tmp_path_factory) -> Path:
+    """A saved model that says Paris, and dies where it is told to."""
     from mlflow.models import ModelSignature
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
 
-    (tmp_path / "parrot.py").write_text(ALIEN)
+    folder = tmp_path_factory.mktemp("alien")
+    (folder / "parrot.py").write_text(ALIEN)
     mlflow.pyfunc.save_model(
-        tmp_path / "model",
-        python_model=str(tmp_path / "parrot.py"),
+        folder / "model",
+        python_model=str(folder / "parrot.py"),
         signature=ModelSignature(CHAT_MODEL_INPUT_SCHEMA),
         pip_requirements=["mlflow"],
     )
+    return folder / "model"
+
+
+def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked, fetched, alien, tmp_path):
     (tmp_path / "gates.yaml").write_text("kl_mean: {max: 9}\naccuracy: {max: 0.5}\n")
-    result = evaluate(local, asked, fetched, str(tmp_path / "model"), gates=str(tmp_path / "gates.yaml"))
+    result = evaluate(local, asked, fetched, str(alien), gates=str(tmp_path / "gates.yaml"))
     assert result.code == 1
     assert "kl_mean could not be measured" in result.err
     (entry,) = found(local)["models"]
@@ -216,3 +226,13 @@ def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked
     assert entry["metrics"]["decode_tokens_per_s"] is None, "it counts no tokens"
     assert entry["metrics"]["ttft_ms"] > 0
     assert [gate["passed"] for gate in entry["gates"]] == [False, True]
+
+
+def test_a_model_whose_process_dies_at_a_question_fails_the_step_in_one_line(local, fetched, alien, tmp_path):
+    line = {"messages": [{"role": "user", "content": "die"}], "expected": "Paris"}
+    (tmp_path / "set.jsonl").write_text(json.dumps(line))
+    result = evaluate(local, tmp_path / "set.jsonl", fetched, str(alien), text="params/evalsets/tiny-qa.jsonl")
+    assert result.code == 1
+    assert "model could not be evaluated: its process ended with signal 9" in result.err
+    assert local.runs("attributes.status = 'RUNNING'") == []
+    assert [a.path for a in local.client.list_artifacts(local.latest("evaluate").info.run_id)] == ["logs"]

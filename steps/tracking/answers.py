@@ -57,7 +57,7 @@ def ask_through_mlflow(
         calls correct, or None.
 
     Raises:
-        StepError: the judge could not be asked.
+        StepError: the model's process ended, or the judge could not be asked.
     """
     os.environ |= {
         "MLFLOW_GENAI_EVAL_MAX_WORKERS": _WORKERS,
@@ -70,10 +70,15 @@ def ask_through_mlflow(
     from mlflow.tracing.constant import SpanAttributeKey
 
     found: dict[int, dict[str, Any]] = {}
+    ended: list[StepError] = []
 
     @mlflow.trace(name=label, span_type=SpanType.CHAT_MODEL)
     def predict(messages: list[dict[str, Any]], number: int) -> str:
-        made = found[number] = answer(messages)
+        try:
+            made = found[number] = answer(messages)
+        except StepError as error:  # the model's process has ended, which the harness would take for an answer's error
+            ended.append(error)
+            raise
         progress()
         span = mlflow.get_current_active_span()
         if span and made.get("completion_tokens") is not None:
@@ -108,6 +113,8 @@ def ask_through_mlflow(
     ]
     with mlflow.start_run(run_name=label, nested=True, experiment_id=step.run.info.experiment_id) as run:
         result = mlflow.genai.evaluate(data=rows, predict_fn=predict, scorers=scorers, model_id=model_id)
+        if ended:
+            raise ended[0]
         judged = result.metrics.get("judged/mean")
         if judge and judged is None:
             raise StepError(f"judge {judge!r} answered nothing: {_judge_error(result)}")
