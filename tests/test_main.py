@@ -401,7 +401,7 @@ def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, chil
     sections = "convert_onnx:\n- {precision: int4}\n- {precision: int8, options: block_size=64}\n"
     variants = profile.replace("convert_onnx:\n  precision: int4\n", sections)
     (project.root / "params" / "variants.yaml").write_text(variants)
-    result = project.run("main", profile="variants", steps="wrap_custom")
+    result = project.run("main", profile="variants", steps="convert_onnx,wrap_custom")
     assert result.code == 0, result.err
     took = re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE)
     assert [(name, how == "reused") for name, how in took if name in ("convert_onnx", "wrap_custom")] == [
