@@ -119,8 +119,8 @@ def test_a_sleeping_model_has_the_latency_that_it_sleeps(measured):
         assert metrics["prefill_tokens_per_s"] <= 10 / 0.020
         assert intervals["ttft_ms"][0] >= 20
         # a request of 9 tokens sleeps 36 ms: one client gets fewer than 28 a second, and four no more than 4 x 28
-        assert 0 < metrics["requests_per_s_1"] <= 28
-        assert 0 < metrics["requests_per_s_4"] <= 112
+        assert metrics["requests_per_s_1"] <= 28
+        assert metrics["requests_per_s_1"] < metrics["requests_per_s_4"] <= 112
         assert {sample["tokens"] for sample in one.speed} == {9}
         assert len(one.speed) == EFFORT.repetitions * 2
         assert one.peak_rss_bytes > 50e6
