@@ -1,49 +1,15 @@
-"""The charts of the report, as SVG text.
+"""What the charts of the report show.
 
-Each function takes the evaluation (evaluation.json) and returns None where there is nothing to draw. Colours are CSS
-variables with a default, so that a chart follows its page into dark mode and is legible as a file of its own; ids begin
-with the chart's name, so that one page can hold all of them.
+Each function takes the evaluation (evaluation.json) and returns SVG text, or None where there is nothing to draw.
 """
 
-import html
-import io
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from steps.evaluation.speed import tpot
-
-Evaluation = dict[str, Any]
-Drawn = dict[int, Any]  # a model's place in the evaluation, which decides its colour and marker -> what is drawn of it
-
-# Okabe and Ito's colours for the colour-blind, some of them darker to be read on white; the page has others for black.
-COLOURS = ("#0072b2", "#d55e00", "#00805c", "#aa4499", "#8a6a00", "#555555")
-_MARKERS = "os^DvPX"  # not as many as colours, so that pairs of them repeat late
-_INK, _GRID, _PAPER = "#010203", "#040506", "#070809"  # stand for what the page decides
-_CSS = {_INK: "currentColor", _GRID: "var(--grid, #dddddd)", _PAPER: "var(--paper, #ffffff)"} | {
-    colour: f"var(--series-{i}, {colour})" for i, colour in enumerate(COLOURS)
-}
-_WIDTH, _ROW = 4.4, 0.19  # inches: of a chart, of a line of its legend
-_WIDE = 5  # the ratio of the ends of an axis from which on it is logarithmic
-_RC = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": _INK,
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 10,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "legend.labelcolor": _INK,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "evaluation",
-    "text.color": _INK,
-    "text.parse_math": False,  # a name may have two dollar signs
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
+from steps.evaluation.svg import INK, Drawn, Evaluation, draw, plain, scale, series
 
 
 def quality_metric(evaluation: Evaluation) -> str | None:
@@ -80,14 +46,14 @@ def quality_against_speed(evaluation: Evaluation) -> str | None:
                 axis: [[max(0, value - low)], [max(0, high - value)]]
                 for axis, value, (low, high) in (("xerr", x, across), ("yerr", y, along))
             }
-            axes[0].errorbar(x, y, **bars, **_series(i), markersize=9, elinewidth=1.6, capsize=3)
+            axes[0].errorbar(x, y, **bars, **series(i), markersize=9, elinewidth=1.6, capsize=3)
         if reference is not None:
-            axes[0].axhline(reference, color=_INK, linestyle=(0, (4, 3)), linewidth=1)
+            axes[0].axhline(reference, color=INK, linestyle=(0, (4, 3)), linewidth=1)
             axes[0].annotate(
                 "PyTorch", (1, reference), (0, 2), ("axes fraction", "data"), "offset points", ha="right", va="bottom"
             )
         axes[0].margins(0.12)
-        _scale(axes[0].xaxis, [x for point in points.values() for x in (point[0], *point[2])])
+        scale(axes[0].xaxis, [x for point in points.values() for x in (point[0], *point[2])])
         axes[0].set_xlabel("decode, tokens/s")
         if name == "accuracy":
             axes[0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
@@ -96,10 +62,10 @@ def quality_against_speed(evaluation: Evaluation) -> str | None:
             ends = [end for point in points.values() for end in point[3]]
             top = 1.12 * max(ends) or 1  # all 0: the reference itself
             axes[0].set_ylim(min(0, *ends) - 0.05 * top, top)
-            axes[0].yaxis.set_major_formatter(lambda value, _: _plain(value))
+            axes[0].yaxis.set_major_formatter(lambda value, _: plain(value))
             axes[0].set_ylabel("KL divergence, mean, nats")
 
-    return _draw("quality_against_speed", "Quality against decode speed", evaluation, points, paint)
+    return draw("quality_against_speed", "Quality against decode speed", evaluation, points, paint)
 
 
 def kl_histogram(evaluation: Evaluation) -> str | None:
@@ -114,7 +80,7 @@ def kl_histogram(evaluation: Evaluation) -> str | None:
 
     def paint(axes: Any) -> None:
         for i, (heights, edges) in shares.items():
-            colour, line = _series(i)["color"], ("-", "--", "-.", ":")[i % 4]
+            colour, line = series(i)["color"], ("-", "--", "-.", ":")[i % 4]
             axes[0].stairs(heights, edges, color=colour, linewidth=1.8, linestyle=line)
             if len(shares) <= 2:  # more would be mud
                 axes[0].stairs(heights, edges, color=colour, fill=True, alpha=0.12)
@@ -126,13 +92,13 @@ def kl_histogram(evaluation: Evaluation) -> str | None:
             for edge in edges[n : n + 2]
         ]
         axes[0].set_xlim(min(filled) / 2, max(filled) * 2)
-        _scale(axes[0].xaxis, filled)
+        scale(axes[0].xaxis, filled)
         axes[0].set_ylim(bottom=0)
         axes[0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes[0].set_xlabel("KL divergence at a token, nats")
         axes[0].set_ylabel("share of tokens")
 
-    return _draw("kl_histogram", "KL divergence from the reference, token by token", evaluation, shares, paint)
+    return draw("kl_histogram", "KL divergence from the reference, token by token", evaluation, shares, paint)
 
 
 def latency(evaluation: Evaluation) -> str | None:
@@ -150,7 +116,7 @@ def latency(evaluation: Evaluation) -> str | None:
     def paint(axes: Any) -> None:
         for panel, (axis, metric) in enumerate(zip(axes, ("ttft", "tpot"), strict=True)):
             for row, (i, values) in enumerate(samples.items()):
-                style = _series(i)
+                style = series(i)
                 spread = [row + 0.5 * ((n * 0.618) % 1 - 0.5) for n in range(len(values[panel]))]
                 axis.plot(values[panel], spread, **style, linestyle="", markersize=4, alpha=0.5, markeredgewidth=0)
                 for suffix, marker, size in (("_ms", "|", 17), ("_p95_ms", ">", 8)):
@@ -161,14 +127,12 @@ def latency(evaluation: Evaluation) -> str | None:
             axis.set_yticks([])
             axis.grid(False, axis="y")
             axis.spines["left"].set_visible(False)
-            _scale(axis.xaxis, [value for values in samples.values() for value in values[panel]])
+            scale(axis.xaxis, [value for values in samples.values() for value in values[panel]])
         axes[0].set_xlabel("time to first token, ms")
         axes[1].set_xlabel("time per output token, ms")
 
     height = max(3.2, 1.5 + 0.5 * len(samples))
-    return _draw(
-        "latency", "Latency: time to first token, time per output token", evaluation, samples, paint, 2, height
-    )
+    return draw("latency", "Latency: time to first token, time per output token", evaluation, samples, paint, 2, height)
 
 
 def throughput(evaluation: Evaluation) -> str | None:
@@ -187,17 +151,17 @@ def throughput(evaluation: Evaluation) -> str | None:
 
     def paint(axes: Any) -> None:
         for i, line in lines.items():
-            axes[0].plot(*zip(*line, strict=True), **_series(i), markersize=7, linewidth=1.8)
+            axes[0].plot(*zip(*line, strict=True), **series(i), markersize=7, linewidth=1.8)
         axes[0].set_xticks(sorted({clients for line in lines.values() for clients, _ in line}))
         axes[0].set_xlim(left=0)
         rates = [rate for line in lines.values() for _, rate in line]
-        _scale(axes[0].yaxis, rates, 20)
+        scale(axes[0].yaxis, rates, 20)
         if axes[0].get_yscale() == "linear":
             axes[0].set_ylim(0, 1.1 * max(rates))
         axes[0].set_xlabel("clients at the same time")
         axes[0].set_ylabel("requests/s")
 
-    return _draw("throughput", "Throughput by number of clients", evaluation, lines, paint)
+    return draw("throughput", "Throughput by number of clients", evaluation, lines, paint)
 
 
 def cost_by_length(evaluation: Evaluation) -> str | None:
@@ -223,12 +187,12 @@ def cost_by_length(evaluation: Evaluation) -> str | None:
             for i, panels in curves.items():
                 if panels[panel]:
                     length, low, middle, high = zip(*panels[panel], strict=True)
-                    axis.fill_between(length, low, high, color=_series(i)["color"], alpha=0.2, linewidth=0)
-                    axis.plot(length, middle, **_series(i), markersize=6, linewidth=1.8)
+                    axis.fill_between(length, low, high, color=series(i)["color"], alpha=0.2, linewidth=0)
+                    axis.plot(length, middle, **series(i), markersize=6, linewidth=1.8)
             drawn = [row for panels in curves.values() for row in panels[panel]]
-            _scale(axis.xaxis, [row[0] for row in drawn])
+            scale(axis.xaxis, [row[0] for row in drawn])
             axis.set_xticks(evaluation["effort"].get("prompt_lengths") or sorted({row[0] for row in drawn}))
-            _scale(axis.yaxis, [value for row in drawn for value in row[1:]])
+            scale(axis.yaxis, [value for row in drawn for value in row[1:]])
             if axis.get_yscale() == "linear" and drawn:
                 axis.set_ylim(0, 1.1 * max(row[3] for row in drawn))
         axes[0].tick_params(labelbottom=False)
@@ -236,7 +200,7 @@ def cost_by_length(evaluation: Evaluation) -> str | None:
         axes[1].set_ylabel("TPOT, ms")
         axes[1].set_xlabel("prompt, tokens")
 
-    return _draw("cost_by_length", "Latency by length of the prompt", evaluation, curves, paint, 2, 3.7)
+    return draw("cost_by_length", "Latency by length of the prompt", evaluation, curves, paint, 2, 3.7)
 
 
 PLOTS: dict[str, Callable[[Evaluation], str | None]] = {
@@ -278,72 +242,3 @@ def _present(values: Iterable[float | None]) -> list[float]:
 
 def _quartiles(values: list[float]) -> tuple[float, float, float]:
     return tuple(statistics.quantiles(values, method="inclusive")) if len(values) > 1 else (values[0],) * 3
-
-
-def _series(i: int) -> dict[str, str]:
-    return {"color": COLOURS[i % len(COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
-
-
-def _scale(axis: Any, values: Sequence[float], wide: float = _WIDE) -> None:
-    """Logarithmic where the values need it; figures in plain digits as far as they can be read so."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    ratio = max(values) / min(values) if values and min(values) > 0 else 1
-    if ratio > wide:
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 100 else (1,), numticks=7))
-        axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
-
-
-def _plain(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return f"{value:,.6g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if mantissa == "1.00" else f"{float(mantissa):g}×{power}"
-
-
-def _draw(
-    name: str,
-    title: str,
-    evaluation: Evaluation,
-    drawn: Drawn,
-    paint: Callable[[Any], None],
-    panels: int = 1,
-    height: float = 2.8,
-) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(_WIDTH, height + _ROW * len(drawn)), layout="constrained")
-        paint(figure.subplots(panels, 1, squeeze=False)[:, 0])
-        figure.legend(
-            handles=[
-                Line2D([], [], **_series(i), linewidth=1.8, label=evaluation["models"][i]["model"]) for i in drawn
-            ],
-            loc="outside upper left",
-            frameon=False,
-            borderaxespad=0,
-            labelspacing=0.25,
-        )
-        buffer = io.StringIO()
-        none = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
-    return _for_page(buffer.getvalue(), name, title)
-
-
-def _for_page(svg: str, name: str, title: str) -> str:
-    """Own ids, colours of the page, and a name for those who listen to it."""
-
-    def tag(found: re.Match[str]) -> str:
-        text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", found[0])
-        return re.sub(r"(?<=: )#[0-9a-f]{6}", lambda colour: _CSS.get(colour[0], colour[0]), text)
-
-    svg = re.sub(r"<[^>]*>", tag, svg[svg.index("<svg") :])
-    svg = svg.replace("*{", f"#{name} *{{", 1)  # its <style> would hold for the whole page
-    label = html.escape(title)
-    opening = f'<svg id="{name}" role="img" aria-labelledby="{name}-title"'
-    return svg.replace("<svg", opening, 1).replace(">", f'>\n <title id="{name}-title">{label}</title>', 1)

@@ -13,8 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from steps.evaluation.plots import COLOURS, quality_metric
+from steps.evaluation.plots import quality_metric
 from steps.evaluation.significance import SIGNIFICANT
+from steps.evaluation.svg import COLOURS
 from steps.evaluation.table import markdown_table
 
 Evaluation = dict[str, Any]
