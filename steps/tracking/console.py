@@ -15,18 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from steps.tracking import stopping
+from steps.tracking.secrets import redact
 
 _TERMINAL = "PHI_MLFLOW_TERMINAL"  # the terminal of the outermost step, for the progress of the ones that it starts
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
-
-
-def redact(text: str) -> str:
-    """`text` without the values of the environment variables that must not be logged."""
-    for name in SECRETS:
-        value = os.environ.get(name, "").strip().rstrip("/")
-        if value:
-            text = text.replace(value, f"<{name}>")
-    return text
 
 
 class Console:
