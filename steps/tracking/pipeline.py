@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from steps.errors import Rejected, StepError
+from steps.tracking.closing import close_children
 from steps.tracking.project import ROOT
 from steps.tracking.reuse import find_finished, fingerprint
-from steps.tracking.step import Step, discard_results, step_line
-from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, PARENT_TAG, REJECTED_TAG, SUMMARY_TAG
+from steps.tracking.step import Step, step_line
+from steps.tracking.tags import ENTRY_POINT_TAG, ERROR_TAG, REJECTED_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -103,23 +104,6 @@ class Pipeline:
         return self._main.client.get_run(submitted.run_id)
 
     def _close(self, entry_point: str) -> "Run | None":
-        """End every child that is still RUNNING, discard what failed ones logged; the one of the entry point."""
-        client = self._main.client
-        children = self._children(self._main.run_id)
-        for child in children:
-            if child.info.status == "RUNNING":
-                client.set_terminated(child.info.run_id, "FAILED")
-                for own in self._children(child.info.run_id):  # evaluation runs
-                    if own.info.status == "RUNNING":
-                        client.set_terminated(own.info.run_id, "FAILED")
-            if child.info.status != "FINISHED" and REJECTED_TAG not in child.data.tags:
-                discard_results(client, child)  # a killed one could not tidy up itself
-        failed = [child for child in children if child.info.status != "FINISHED"]
+        """Close what children left open; the one of the entry point, if it did not finish."""
+        failed = [run for run in close_children(self._main.client, self._main.run) if run.info.status != "FINISHED"]
         return next((child for child in failed if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)
-
-    def _children(self, run_id: str) -> "list[Run]":
-        return self._main.client.search_runs(
-            [self._main.run.info.experiment_id],
-            f"tags.`{PARENT_TAG}` = '{run_id}'",
-            order_by=["attributes.start_time DESC"],
-        )

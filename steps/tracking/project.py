@@ -1,5 +1,6 @@
 """What MLproject declares: the entry points, their parameters and defaults, read from the file itself."""
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def entry_points() -> dict[str, dict[str, str | None]]:
         name: {key: spec.get("default") for key, spec in entry.get("parameters", {}).items()}
         for name, entry in declared.items()
     }
+
+
+def pinned_packages(names: Collection[str] | None = None) -> list[str]:
+    """The pip requirements of conda.yaml, `name==version`, all or those of the names, in the file's order."""
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    (lines,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    return [line for line in lines if names is None or line.partition("==")[0] in names]
 
 
 def parse_parameters(entry_point: str, argv: list[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Logged models, registered versions and their aliases."""
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,39 @@ INPUT_EXAMPLES = {  # with the parameters, where a task has any
 MAX_TOKENS = 256  # of an answer where the request says nothing, in both wrappers
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # aliases
 _TAGGED = ("accuracy", "agreement", "kl_mean", "ln_perplexity_ratio", "decode_tokens_per_s", "ttft_ms", "size_mb")
+UC_SCHEMA = "PHI_MLFLOW_UC_SCHEMA"
 _EVALUATION_BELOW = "\n\n---\n\n"
 
 
 def check_wrapping(params: dict[str, str]) -> None:
     """Refuse what can't be wrapped so, before any work."""
     one_of("task", params["task"], TASKS)
+    with_full_name(params)
+
+
+def with_full_name(params: dict[str, str]) -> dict[str, str]:
+    """The parameters with `registered_model` as its registry has it: in Unity Catalog `catalog.schema.model`.
+
+    There, a name without a dot gets the schema that PHI_MLFLOW_UC_SCHEMA names.
+
+    Raises:
+        StepError: it can't be the name of a model in this registry.
+    """
+    import mlflow
+
     name = params["registered_model"]
     if re.search(r"[/:]", name) or name != name.strip():
         raise StepError(f"registered_model is {name!r}; expected a name without '/', ':' and spaces at its ends")
+    if not name or not mlflow.get_registry_uri().startswith(("databricks-uc", "uc:")):
+        return params
+    schema = os.environ.get(UC_SCHEMA, "")
+    full = f"{schema}.{name}" if schema and "." not in name else name
+    if not re.fullmatch(r"[^.\s]+\.[^.\s]+\.[^.\s]+", full):
+        raise StepError(
+            f"registered_model is {full!r}; Unity Catalog wants catalog.schema.model: give it so, or set "
+            f"{UC_SCHEMA} to the catalog.schema of names without a dot"
+        )
+    return params | {"registered_model": full}
 
 
 def model_name(checkpoint: str, variant: str) -> str:
@@ -99,6 +124,17 @@ def champion_version(client: "MlflowClient", registered_model: str) -> str | Non
     """The version that bears the alias `champion` now."""
     version = client.get_registered_model(registered_model).aliases.get(CHAMPION)
     return None if version is None else str(version)
+
+
+def has_aliases(client: "MlflowClient", registered_model: str) -> bool:
+    """Whether the registry knows aliases. Databricks' workspace registry and servers before MLflow 2.3 don't."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_model_version_by_alias(registered_model, CHAMPION)
+    except MlflowException as error:
+        return error.error_code != "ENDPOINT_NOT_FOUND" and "unsupported" not in str(error)
+    return True
 
 
 def promote(client: "MlflowClient", registered_model: str, champion: int | None, challenger: int | None) -> None:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from steps.errors import Rejected, StepError
 from steps.tracking import stopping
-from steps.tracking.console import Console, captured_output, redact
+from steps.tracking.closing import LOGS, claim, close_abandoned, discard_results
+from steps.tracking.console import Console, captured_output
 from steps.tracking.project import parse_parameters
 from steps.tracking.reuse import fingerprint
+from steps.tracking.secrets import clean_tags, redact
 from steps.tracking.tags import (
     ENTRY_POINT_TAG,
     ERROR_TAG,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-LOGS = "logs"
 _RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that was given no name
 
 
@@ -117,6 +118,10 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
             step = Step(entry_point, {}, run, console, Path(scratch))
             try:
                 _name_run(step)
+                clean_tags(step.client, run)
+                claim(step.client, run)
+                if not step.parent_run_id:
+                    close_abandoned(step.client, run.info.experiment_id)
                 step.params = parse_parameters(entry_point, sys.argv[1:])
                 check(step.params)
                 step.params = resolve(step.params)
@@ -203,21 +208,6 @@ def _record_failure(step: Step, cause: str, trace: str, log: Path, keep: bool) -
         return
     step.client.log_text(step.run_id, redact(trace), f"{LOGS}/traceback.txt")
     discard_results(step.client, step.run)
-
-
-def discard_results(client: "MlflowClient", run: "Run") -> None:
-    """Delete what a run that failed has logged, its logs excepted: artifacts, registered versions, logged models."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
-        client.delete_model_version(version.name, version.version)
-    for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
-        get_artifact_repository(model.artifact_location).delete_artifacts()
-        client.delete_logged_model(model.model_id)
-    store = get_artifact_repository(run.info.artifact_uri)
-    for artifact in client.list_artifacts(run.info.run_id):
-        if artifact.path != LOGS:
-            store.delete_artifacts(artifact.path)
 
 
 def _empty(folder: Path) -> None:
