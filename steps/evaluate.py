@@ -36,7 +36,15 @@ from steps.tracking.answers import ask_through_mlflow, import_early
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id
 from steps.tracking.project import ROOT
-from steps.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, promote, record_verdicts
+from steps.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    has_aliases,
+    promote,
+    record_verdicts,
+    with_full_name,
+)
 from steps.tracking.step import Step, run_entry_point
 from steps.tracking.subjects import Subject, find_subjects
 from steps.tracking.tags import EVALUATION
@@ -58,6 +66,7 @@ def check(params: dict[str, str]) -> None:
             f"judge is {params['judge']!r}; expected a model as MLflow's judges take it, such as endpoints:/name or "
             "openai:/gpt-5, or nothing"
         )
+    with_full_name(params)
     read_evalset(ROOT / params["evalset"])
     read_text(ROOT / params["text"])
     read_gates(ROOT / params["gates"])
@@ -126,6 +135,7 @@ def evaluate(
     evidence = {label: made.evidence(one, items) for label, one in measured.items()}
     able = [entry for entry in entries if entry["version"] or not registered_model]  # to bear an alias
     decision = decide(able, evidence, prefer)
+    aliases = bool(registered_model) and has_aliases(step.client, registered_model)
     _mark(registered_model, entries, decision, subjects)
     evaluation = {
         "run": step.run_id,
@@ -152,7 +162,8 @@ def evaluate(
         "interleaved": together,
         "answers": {"max_tokens": MAX_TOKENS},
         "environment": surroundings,
-        "champion": _champion(registered_model, entries, decision, subjects[champion].version if champion else None),
+        "champion": _champion(registered_model, entries, decision, subjects[champion].version if champion else None)
+        | {"aliases": aliases},
         "models": entries,
         "comparisons": made.comparisons(evidence),
         "worst": made.worst(items, reference, measured),
@@ -162,6 +173,7 @@ def evaluate(
     _summarise(step, evaluation)
     if registered_model:  # last, when the evidence is recorded
         record_verdicts(step, registered_model, entries, markdown(evaluation))
+    if aliases:
         numbers = {label: subject.version for label, subject in subjects.items()}
         promote(step.client, registered_model, numbers.get(decision.champion), numbers.get(decision.challenger))
     given = [entry for entry in entries if entry["given"]]
@@ -237,10 +249,11 @@ def _log(step: Step, evaluation: dict, items: list[Item], reference: Reference, 
 def _summarise(step: Step, evaluation: dict) -> None:
     step.tag(champion=evaluation["champion"]["label"] or "none")
     count = sum(entry["given"] for entry in evaluation["models"])
-    step.summarise(
-        f"{count} models on {evaluation['evalset']['asked']} questions, {verdict(evaluation)}", markdown(evaluation)
-    )
+    line = f"{count} models on {evaluation['evalset']['asked']} questions, {verdict(evaluation)}"
+    if evaluation["champion"]["name"] and not evaluation["champion"]["aliases"]:
+        line += " (said in its tag `promotion`: this registry has no aliases)"
+    step.summarise(line, markdown(evaluation))
 
 
 if __name__ == "__main__":
-    run_entry_point("evaluate", evaluate, check)
+    run_entry_point("evaluate", evaluate, check, with_full_name)

@@ -11,7 +11,7 @@ from steps.tracking.inputs import read_json
 from steps.tracking.pipeline import Pipeline
 from steps.tracking.profile import read_profile
 from steps.tracking.project import STEPS
-from steps.tracking.registry import CHAMPION, champion_version
+from steps.tracking.registry import CHAMPION, champion_version, with_full_name
 from steps.tracking.step import Step, run_entry_point
 from steps.tracking.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
@@ -58,7 +58,7 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     evaluation = read_json(step, evaluated.info.run_id, EVALUATION) if evaluated else None
     if evaluation:
         _log_comparison(step, evaluation)
-        registered_model = sections["evaluate"][0]["registered_model"]
+        registered_model = with_full_name(sections["evaluate"][0])["registered_model"]
         for line in _closing_lines(step, evaluation, registered_model):
             step.console.line(line)
     _describe(step, pipeline, profile, experiment_note, evaluation)
@@ -91,14 +91,14 @@ def _run_steps(pipeline: Pipeline, sections: dict[str, list[dict[str, str]]], na
             conversions.append(pipeline.run("convert_onnx", {"checkpoint_run": checkpoint} | values))
     models = []
     if "wrap_transformer" in names:
-        values = sections["wrap_transformer"][0]
+        values = with_full_name(sections["wrap_transformer"][0])
         models.append(pipeline.run("wrap_transformer", {"checkpoint_run": checkpoint} | values))
     if "wrap_custom" in names:
-        values = sections["wrap_custom"][0]
+        values = with_full_name(sections["wrap_custom"][0])
         models += [pipeline.run("wrap_custom", {"onnx_run": run.info.run_id} | values) for run in conversions]
     if "evaluate" in names:
         uris = ",".join(run.data.tags[MODEL_URI_TAG] for run in models)
-        values = sections["evaluate"][0]
+        values = with_full_name(sections["evaluate"][0])
         pipeline.run("evaluate", {"models": uris, "reference_run": checkpoint} | values)
 
 
@@ -136,8 +136,11 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     uri = champion["uri"]
     if registered_model:
         uri = f"models:/{registered_model}@{CHAMPION}"
-        if (bearer := champion_version(step.client, registered_model)) != str(champion["version"]):
+        has_alias = evaluation["champion"]["aliases"]
+        bearer = champion_version(step.client, registered_model) if has_alias else None
+        if bearer != str(champion["version"]):
             uri = f"models:/{registered_model}/{champion['version']}"
+        if bearer != str(champion["version"]) and has_alias:
             lines.append(f"note   the alias champion has been moved since, to {bearer or 'no version'}")
     question = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}]})
     return [

@@ -10,7 +10,7 @@ from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
-_LONGEST = ("test_main.py", "test_lora.py", "test_failures.py", "test_evaluate.py")
+_LONGEST = ("test_main.py", "test_databricks.py", "test_lora.py", "test_failures.py", "test_evaluate.py")
 
 
 def main() -> int:
@@ -22,8 +22,9 @@ def main() -> int:
     except StepError as error:
         print(f"test: {error}", file=sys.stderr)
         return 1
-    # A file's tests share what they set up, so files are spread over the CPUs, not tests; the longest files first.
-    spread = ["-n", str(usable_cpus()), "--dist", "loadfile", "--no-loadscope-reorder"]
+    # A file's tests share what they set up, so files are spread, not tests; the longest files first. One process more
+    # than CPUs, since tests often wait for a server.
+    spread = ["-n", str(usable_cpus() + 1), "--dist", "loadfile", "--no-loadscope-reorder"]
     folder = ROOT / "tests"
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of PyTorch: two that wait for each other take many times as long
     everything = [*spread, *(str(folder / name) for name in _LONGEST), str(folder)]

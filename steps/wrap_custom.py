@@ -16,7 +16,7 @@ from steps.conversion.convert import RUNTIMES, installed_versions
 from steps.disk import need_space, size_text
 from steps.errors import StepError
 from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
-from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish
+from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish, with_full_name
 from steps.tracking.step import Step, run_entry_point
 
 _REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
@@ -110,4 +110,4 @@ def model_arguments(folder: Path, conversion: dict[str, Any], task: str, scratch
 
 
 if __name__ == "__main__":
-    run_entry_point("wrap_custom", wrap_custom, check)
+    run_entry_point("wrap_custom", wrap_custom, check, with_full_name)

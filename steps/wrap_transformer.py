@@ -13,7 +13,7 @@ from steps.checkpoint.manifest import total_size
 from steps.disk import need_space, size_text
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish
+from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish, with_full_name
 from steps.tracking.step import Step, run_entry_point
 
 # Without an explicit list MLflow infers one, which needs torchvision and loads the model.
@@ -112,4 +112,4 @@ def _public_version(package: str) -> str:
 
 
 if __name__ == "__main__":
-    run_entry_point("wrap_transformer", wrap_transformer, check)
+    run_entry_point("wrap_transformer", wrap_transformer, check, with_full_name)

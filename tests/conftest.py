@@ -1,5 +1,6 @@
 """What the tests share: no network but loopback, a hub, a tracking server, and the pipeline run once."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -24,8 +25,8 @@ import sitecustomize  # noqa: E402
 
 sys.addaudithook(sitecustomize._guard)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "guard"), os.environ.get("PYTHONPATH", "")])
-for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-    os.environ.pop(name, None)
+for name in [name for name in os.environ if name.startswith(("HF_", "MLFLOW_", "DATABRICKS_", "AWS_"))]:
+    del os.environ[name]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is this one
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
@@ -143,22 +144,21 @@ def checkout(target: Path) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[str]:
-    """The address of a real tracking server that proxies its artifacts."""
-    folder = tmp_path_factory.mktemp("server")
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *artifacts: str) -> Iterator[str]:
+    """The address of a real tracking server with its database in the folder; `artifacts` says where those go."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-            + [
-                "--backend-store-uri",
-                f"sqlite:///{folder}/mlflow.db",
-                "--artifacts-destination",
-                str(folder / "store"),
-            ],
+            [*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *artifacts],
             cwd=folder,
             stdout=log,
             stderr=log,
@@ -174,9 +174,19 @@ def server(tmp_path_factory) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "log").read_text()) from None
             time.sleep(0.2)
-    yield url
-    os.killpg(process.pid, 15)
-    process.wait()
+    try:
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The address of a real tracking server that proxies its artifacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with serve(folder, "--artifacts-destination", str(folder / "store")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
