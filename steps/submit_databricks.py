@@ -5,6 +5,7 @@ run. Ctrl-C cancels the job; no run stays open.
 """
 
 import json
+import os
 import shlex
 from typing import Any
 
@@ -56,8 +57,6 @@ def submit_databricks(
     timeout: str,
 ) -> None:
     """Bring the project there, submit, follow, and tell what came of it."""
-    import os
-
     client = connect()
     user = client.current_user.me().user_name
     folder, git = "", None

@@ -83,7 +83,7 @@ def run(root, workspace, tmp_path_factory):
         out, err = process.communicate(timeout=500)
         return Result(process.returncode, out, err)
 
-    run.start, run.home = start, home
+    run.start = start
     return run
 
 

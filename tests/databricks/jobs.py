@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,6 @@ class Job:
     output: str = ""
     process: subprocess.Popen | None = None
     cancelled: bool = False
-    seen: list[str] = field(default_factory=list)
 
 
 class Jobs:
