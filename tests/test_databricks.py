@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,30 +187,6 @@ def test_a_cluster_that_dies_closes_every_run_and_a_rerun_goes_on(submitted, run
     assert len(re.findall(r"^\w+ +reused  ", latest.output, re.MULTILINE)) == 5
 
 
-@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed: apt-get install rsync, and run again")
-def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, run, client, workspace):
-    config = str(ROOT / CLUSTER)
-    result = run("-b", "databricks", "--backend-config", config, steps="fetch_model", profile="few")
-    assert result.code == 0, result.err
-    job = list(workspace.jobs.runs.values())[-1]
-    deadline = time.monotonic() + 120
-    while job.result is None and time.monotonic() < deadline:  # MLflow only submits
-        time.sleep(0.2)
-    assert job.result == "SUCCESS", job.output
-    assert job.submitted["new_cluster"] == json.loads((ROOT / CLUSTER).read_text())["new_cluster"]
-    assert "mlflow run" in job.submitted["shell_command_task"]["command"][-1]
-    assert re.search(r"^main +\d+\.\d s", job.output, re.MULTILINE), job.output
-    latest = runs(client, "tags.`mlflow.project.entryPoint` = 'main'")[0]
-    assert (latest.info.status, latest.data.params["steps"]) == ("FINISHED", "fetch_model")
-    (tarball,) = (workspace.folder / "dbfs/mlflow-experiments").rglob("*.tar.gz")
-    assert tarball.stat().st_size < 6_000_000
-    with tarfile.open(tarball) as tar:
-        top = {name.split("/")[1] for name in tar.getnames() if "/" in name}
-    assert top <= {"MLproject", "README.md", "conda.yaml", "params", "steps", "tests"} | {
-        ".ci", ".git", ".gitignore", ".ruff.toml",
-    }  # fmt: skip
-
-
 def test_ctrl_c_cancels_the_job(submitted, run, client, workspace):
     before = len(workspace.jobs.runs)
     process = run.start(params="profile=few reuse=false", env_manager="local", uc_schema="main.default")
@@ -227,11 +201,6 @@ def test_ctrl_c_cancels_the_job(submitted, run, client, workspace):
     assert "submit_databricks: interrupted" in err
     assert list(workspace.jobs.runs.values())[-1].result == "CANCELED"
     assert runs(client, "attributes.status = 'RUNNING'") == []
-
-
-def test_a_step_that_fails_there_says_why_here(submitted, run, client):
-    result = run(params="profile=few steps=wrap_custom", env_manager="local", uc_schema="nowhere.default")
-    assert_refused(client, result, "main failed on Databricks", "nowhere.default")
 
 
 def test_an_unknown_node_type_is_refused_in_databricks_words(submitted, root, run, client):

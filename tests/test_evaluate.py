@@ -161,6 +161,7 @@ def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fe
         "name": NAME,
         "before": None,
         "after": "1",
+        "aliases": True,
         "label": "onnx-genai-int4",
         "decision": "onnx-genai-int4 passes every gate; there was no champion",
     }
