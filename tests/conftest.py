@@ -47,7 +47,7 @@ class Result:
         return [line for line in lines if " INFO mlflow" not in line and " ERROR mlflow.cli" not in line]
 
 
-def _listen_to_signals() -> None:
+def listen_to_signals() -> None:
     """As in a terminal: a test run in the background of a script inherits SIGINT ignored, and hands that on."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_DFL)
@@ -107,7 +107,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            preexec_fn=_listen_to_signals,
+            preexec_fn=listen_to_signals,
         )
 
     def run(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:

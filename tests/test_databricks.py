@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from steps.databricks.job import Order, git_source, payload
 from steps.databricks.launch import parse
 from steps.errors import StepError
 from steps.tracking.project import pinned_packages
-from tests.conftest import ROOT, Project, Result, checkout, serve
+from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals, serve
 from tests.databricks.workspace import TOKENS, USER, Fault, Workspace
 
 EXPERIMENT = f"/Users/{USER}/phi-mlflow"
@@ -53,36 +55,41 @@ def workspace(tmp_path_factory, server) -> Iterator[Workspace]:
     workspace.close()
 
 
+def start(root: Path, workspace: Workspace, home: Path, *arguments: str, **params: str) -> subprocess.Popen:
+    """`mlflow run` as somebody who works with the workspace, by default its submit_databricks."""
+    given = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
+    command = [sys.executable, "-m", "mlflow", "run", str(root), *(arguments or ("-e", "submit_databricks"))]
+    return subprocess.Popen(
+        [*command, "--env-manager", "local", *given],
+        cwd=home,
+        env=os.environ | workspace.environment() | {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_signals,
+    )
+
+
+def finish(process: subprocess.Popen) -> Result:
+    """Wait for it."""
+    out, err = process.communicate(timeout=600)
+    return Result(process.returncode, out, err)
+
+
 @pytest.fixture
-def run(root, workspace, tmp_path_factory):
-    """`mlflow run` as somebody who works with the workspace, from an empty folder."""
+def home(workspace, tmp_path) -> Path:
+    """The user's folder; the workspace has no faults left from an earlier test."""
     workspace.faults.clear()
     workspace.jobs.dies_when = None
-    home = tmp_path_factory.mktemp("user")
+    return tmp_path
 
-    def start(*arguments: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen:
-        given = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
-        command = [sys.executable, "-m", "mlflow", "run", str(root), *(arguments or ("-e", "submit_databricks"))]
-        own = {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT} | workspace.environment() | (env or {})
-        return subprocess.Popen(
-            [*command, "--env-manager", "local", *given],
-            cwd=home,
-            env={key: value for key, value in (os.environ | own).items() if value},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
 
-    def run(*arguments: str, env: dict[str, str] | None = None, **params: str) -> Result:
-        process = start(*arguments, env=env, **params)
-        out, err = process.communicate(timeout=500)
-        return Result(process.returncode, out, err)
-
-    run.start = start
-    return run
+@pytest.fixture
+def run(root, workspace, home):
+    """Start with the checkout, and wait."""
+    return lambda *arguments, **params: finish(start(root, workspace, home, *arguments, **params))
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +128,10 @@ def submitted(root, workspace, tmp_path_factory):
         Fault(r"GET /api/2\.2/jobs/runs/get$", 3.0, 1),
     ]
     home = tmp_path_factory.mktemp("submitter")
-    env = os.environ | workspace.environment() | {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     params = {"params": "profile=few", "env_manager": "local", "uc_schema": "main.default"}
-    given = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
-    command = [sys.executable, "-m", "mlflow", "run", str(root), "-e", "submit_databricks", "--env-manager", "local"]
-    done = subprocess.run([*command, *given], cwd=home, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return Result(done.returncode, done.stdout, done.stderr)
+    result = finish(start(root, workspace, home, **params))
+    assert result.code == 0, result.err
+    return result
 
 
 def test_main_runs_there_to_the_end_and_is_followed(submitted, client, workspace):
@@ -187,9 +191,42 @@ def test_a_cluster_that_dies_closes_every_run_and_a_rerun_goes_on(submitted, run
     assert len(re.findall(r"^\w+ +reused  ", latest.output, re.MULTILINE)) == 5
 
 
-def test_ctrl_c_cancels_the_job(submitted, run, client, workspace):
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed: apt-get install rsync, and run again")
+@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed: apt-get install rsync, and run again")
+def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, root, client, workspace, home, tmp_path_factory):
+    """As the README has it: from a work tree of the commit, which holds the project and nothing beside it."""
+    folder = tmp_path_factory.mktemp("work")
+    tree = folder / "tree"
+    subprocess.run(["git", "worktree", "add", "-q", "--detach", str(tree)], cwd=root, check=True)
+    spec = json.loads((ROOT / CLUSTER).read_text())
+    spec["new_cluster"]["spark_env_vars"] = {"PHI_MLFLOW_UC_SCHEMA": "main.default"}
+    config = folder / "cluster.json"
+    config.write_text(json.dumps(spec))
+    backend = ("-b", "databricks", "--backend-config", str(config))
+    result = finish(start(tree, workspace, home, *backend, steps="fetch_model"))
+    assert result.code == 0, result.err
+    job = list(workspace.jobs.runs.values())[-1]
+    deadline = time.monotonic() + 120
+    while job.result is None and time.monotonic() < deadline:  # MLflow only submits
+        time.sleep(0.2)
+    assert job.result == "SUCCESS", job.output
+    assert job.submitted["new_cluster"] == spec["new_cluster"]
+    assert "mlflow run" in job.submitted["shell_command_task"]["command"][-1]
+    assert re.search(r"^main +\d+\.\d s", job.output, re.MULTILINE), job.output
+    latest = runs(client, "tags.`mlflow.project.entryPoint` = 'main'")[0]
+    assert (latest.info.status, latest.data.params["steps"]) == ("FINISHED", "fetch_model")
+    (tarball,) = (workspace.folder / "dbfs/mlflow-experiments").rglob("*.tar.gz")
+    assert tarball.stat().st_size < 6_000_000
+    with tarfile.open(tarball) as tar:
+        files = {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()}
+    listed = subprocess.run(["git", "ls-files"], cwd=tree, check=True, capture_output=True, text=True).stdout
+    assert files == {*listed.split("\n"), ".git"} - {""}
+
+
+def test_ctrl_c_cancels_the_job(submitted, root, home, client, workspace):
     before = len(workspace.jobs.runs)
-    process = run.start(params="profile=few reuse=false", env_manager="local", uc_schema="main.default")
+    params = {"params": "profile=few reuse=false", "env_manager": "local", "uc_schema": "main.default"}
+    process = start(root, workspace, home, **params)
     deadline = time.monotonic() + 60
     while len(workspace.jobs.runs) == before or list(workspace.jobs.runs.values())[-1].state != "RUNNING":
         assert time.monotonic() < deadline
@@ -201,6 +238,11 @@ def test_ctrl_c_cancels_the_job(submitted, run, client, workspace):
     assert "submit_databricks: interrupted" in err
     assert list(workspace.jobs.runs.values())[-1].result == "CANCELED"
     assert runs(client, "attributes.status = 'RUNNING'") == []
+
+
+def test_a_step_that_fails_there_says_why_here(submitted, run, client):
+    result = run(params="profile=few steps=wrap_custom", env_manager="local", uc_schema="nowhere.default")
+    assert_refused(client, result, "main failed on Databricks", "nowhere.default")
 
 
 def test_an_unknown_node_type_is_refused_in_databricks_words(submitted, root, run, client):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ROOT, _listen_to_signals
+from tests.conftest import ROOT, listen_to_signals
 
 SWALLOWING = """
 import os, signal, sys
@@ -36,7 +36,7 @@ def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(tmp_p
         capture_output=True,
         text=True,
         timeout=120,
-        preexec_fn=_listen_to_signals,
+        preexec_fn=listen_to_signals,
     )
     assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr
     (run,) = MlflowClient(uri, uri).search_runs(["0"])
