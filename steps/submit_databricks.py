@@ -34,6 +34,12 @@ def check(params: dict[str, str]) -> None:
     read_cluster(ROOT / params["cluster"], params["cluster"])
     if not params["timeout"].isdecimal():
         raise StepError(f"timeout is {params['timeout']!r}; expected seconds, or 0 for none")
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if redact(store) != store:  # the job's parameters are for everybody to see
+        raise StepError(
+            f"MLFLOW_TRACKING_URI is {redact(store)}; expected no credentials in it: give them as "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, here and in the cluster's spark_env_vars"
+        )
     if params["uc_schema"] and params["uc_schema"].count(".") != 1:
         raise StepError(f"uc_schema is {params['uc_schema']!r}; expected catalog.schema")
     if params["source"] != "workspace":
@@ -57,8 +63,7 @@ def submit_databricks(
     timeout: str,
 ) -> None:
     """Bring the project there, submit, follow, and tell what came of it."""
-    client = connect()
-    user = client.current_user.me().user_name
+    client, user = connect()
     folder, git = "", None
     if source == "workspace":
         names = project_files(ROOT)
@@ -88,10 +93,16 @@ def submit_databricks(
         step.tag(remote_run=remote.run_id)
         job = submit(client, body, cluster)
         ended = follow(client, job, _Display(step, remote, job), step.console.error)
-    except BaseException as error:
+    except KeyboardInterrupt:
         if job is not None and not cancel(client, job):
             step.console.error(f"submit_databricks: job run {job} could not be cancelled; see it in the workspace")
-        remote.close("interrupted" if isinstance(error, KeyboardInterrupt) else str(error), killed=True)
+        remote.close("interrupted", killed=True)
+        raise
+    except Exception as error:
+        if job is None:
+            remote.close(str(error))
+        else:  # the workspace is out of reach: the job goes on, and so does its run
+            step.console.error(f"submit_databricks: job run {job} may go on; see it in the workspace")
         raise
 
     step.log_json(_without_secrets(ended.as_dict()), "job/run.json")

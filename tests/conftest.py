@@ -4,11 +4,8 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ for name in [name for name in os.environ if name.startswith(("HF_", "MLFLOW_", "
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is this one
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
+from tests import servers  # noqa: E402
 from tests.hub import Hub  # noqa: E402
 
 
@@ -71,12 +69,13 @@ class Project:
     def _env(self, **more: str) -> dict[str, str]:
         return {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | more
 
-    def run_module(self, entry_point: str, **params: str) -> Result:
+    def run_module(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
         """The command of an entry point, without `mlflow run` around it: two seconds less."""
         process = subprocess.run(
             [sys.executable, "-m", f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())],
             cwd=self.home,
-            env=os.environ | self._env(PYTHONPATH=os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])),
+            env=os.environ
+            | self._env(PYTHONPATH=os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]]), **(env or {})),
             capture_output=True,
             text=True,
             check=False,
@@ -144,55 +143,39 @@ def checkout(target: Path) -> Path:
     return target
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@dataclass
+class Backend:
+    """A tracking server and what is behind it: its database and its bucket, with the environment that reaches that."""
 
-
-@contextlib.contextmanager
-def serve(folder: Path, *artifacts: str) -> Iterator[str]:
-    """The address of a real tracking server with its database in the folder; `artifacts` says where those go."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *artifacts],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).read()
-            break
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((folder / "log").read_text()) from None
-            time.sleep(0.2)
-    try:
-        yield url
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
+    url: str
+    database: str
+    bucket_env: dict[str, str]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[str]:
-    """The address of a real tracking server that proxies its artifacts."""
+def backend(tmp_path_factory) -> Iterator[Backend]:
+    """A tracking server that asks for a password, has PostgreSQL behind it, and proxies its artifacts to S3.
+
+    Where PostgreSQL is not installed it has SQLite.
+    """
     folder = tmp_path_factory.mktemp("server")
-    with serve(folder, "--artifacts-destination", str(folder / "store")) as url:
-        yield url
+    with contextlib.ExitStack() as stack:
+        programs = servers.postgres_programs()
+        database = stack.enter_context(servers.postgres(programs)) if programs else f"sqlite:///{folder}/mlflow.db"
+        bucket = stack.enter_context(servers.s3())
+        given = ("--artifacts-destination", "s3://phi/store", "--app-name", "basic-auth")
+        env = servers.basic_auth(folder) | bucket
+        url = stack.enter_context(servers.serve(folder, *given, store=database, **env))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("MLFLOW_TRACKING_USERNAME", servers.ADMIN)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", servers.PASSWORD)
+        yield Backend(url, database, bucket)
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory, server) -> Project:
+def project(tmp_path_factory, backend) -> Project:
     """A checkout against the tracking server, for the tests of the pipeline as a whole."""
-    return Project(checkout(tmp_path_factory.mktemp("project")), server, tmp_path_factory.mktemp("home"))
+    return Project(checkout(tmp_path_factory.mktemp("project")), backend.url, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")

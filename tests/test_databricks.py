@@ -21,8 +21,11 @@ from steps.databricks.job import Order, git_source, payload
 from steps.databricks.launch import parse
 from steps.errors import StepError
 from steps.tracking.project import pinned_packages
-from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals, serve
+from steps.tracking.registry import has_aliases
+from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals
 from tests.databricks.workspace import TOKENS, USER, Fault, Workspace
+from tests.git_server import GitServer
+from tests.servers import serve
 
 EXPERIMENT = f"/Users/{USER}/phi-mlflow"
 CLUSTER = "params/databricks/cluster.json"
@@ -251,6 +254,30 @@ def test_an_unknown_node_type_is_refused_in_databricks_words(submitted, root, ru
     (root / "params/databricks/wrong.json").write_text(json.dumps(spec))
     result = run(params="profile=few", cluster="params/databricks/wrong.json", env_manager="local")
     assert_refused(client, result, "Node type i3.gigantic is not supported", "correct params/databricks/wrong.json")
+
+
+def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(submitted, root, run, workspace, tmp_path_factory):
+    repositories = tmp_path_factory.mktemp("repositories")
+    subprocess.run(["git", "clone", "-q", "--bare", str(root), str(repositories / "phi.git")], check=True)
+    sha = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    with GitServer(repositories) as git:
+        source = {"source": f"{git.url}/phi.git", "version": sha}
+        result = run(params="steps=fetch_model", env_manager="local", uc_schema="main.default", **source)
+    assert result.code == 0, result.err
+    output = list(workspace.jobs.runs.values())[-1].output
+    assert re.search(r"^fetch_model +reused", output, re.MULTILINE), "the same files, so the same work"
+
+
+def test_a_registry_is_asked_whether_it_has_aliases(submitted, workspace, monkeypatch):
+    """Databricks' workspace registry has none."""
+    from mlflow import MlflowClient
+
+    for name, value in workspace.environment().items():
+        monkeypatch.setenv(name, value)
+    assert has_aliases(MlflowClient("databricks", "databricks-uc"), "main.default.tiny-phi3")
+    assert not has_aliases(MlflowClient("databricks", "databricks"), "tiny-phi3")
 
 
 def test_no_credentials_and_wrong_ones(root, workspace, tmp_path):

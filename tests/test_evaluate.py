@@ -100,7 +100,7 @@ def _spoil(folder: Path) -> None:
 
 def evaluate(local, asked: Path, fetched: str, models: str, env: dict[str, str] | None = None, **more: str):
     params = {"evalset": str(asked), "text": str(asked), "gates": "params/gates/tiny.yaml", "effort": "quick"}
-    return local.run("evaluate", env, models=models, reference_run=fetched, **params | more)
+    return local.run_module("evaluate", env, models=models, reference_run=fetched, **params | more)
 
 
 def found(local) -> dict:

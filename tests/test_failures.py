@@ -69,18 +69,18 @@ def test_a_parameter_that_is_unknown(local):
 
 
 def test_another_steps_run(local, fetched):
-    result = local.run("wrap_custom", onnx_run=fetched)
+    result = local.run_module("wrap_custom", onnx_run=fetched)
     assert_refused(local, result, f"onnx_run is '{fetched}', a fetch_model run; expected a convert_onnx run")
 
 
 def test_an_unfinished_run(local, fetched):
-    local.run("fetch_model", source="no-such-folder")
+    local.run_module("fetch_model", source="no-such-folder")
     failed = local.latest("fetch_model").info.run_id
-    assert_refused(local, local.run("convert_onnx", checkpoint_run=failed), "which is FAILED; expected FINISHED")
+    assert_refused(local, local.run_module("convert_onnx", checkpoint_run=failed), "which is FAILED; expected FINISHED")
 
 
 def test_a_model_that_is_none(local, fetched):
-    result = local.run("evaluate", models="models:/nothing@champion", reference_run=fetched)
+    result = local.run_module("evaluate", models="models:/nothing@champion", reference_run=fetched)
     assert_refused(local, result, "'models:/nothing@champion' is not an MLflow model")
 
 
@@ -95,7 +95,7 @@ def edited_manifest(local: Project, fetched: str, edit) -> str:
 
 def test_a_corrupted_manifest(local, fetched):
     run = edited_manifest(local, fetched, lambda manifest: json.dumps(manifest)[:100])
-    assert_refused(local, local.run("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read")
+    assert_refused(local, local.run_module("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read")
 
 
 def test_a_manifest_that_says_another_hash(local, fetched):
@@ -104,7 +104,7 @@ def test_a_manifest_that_says_another_hash(local, fetched):
         entry["sha256"] = "0" * 64
         return json.dumps(manifest)
 
-    result = local.run("wrap_transformer", checkpoint_run=edited_manifest(local, fetched, edit))
+    result = local.run_module("wrap_transformer", checkpoint_run=edited_manifest(local, fetched, edit))
     assert_refused(local, result, "tokenizer.json in", "SHA-256")
 
 
@@ -113,15 +113,15 @@ def test_a_conversion_larger_than_the_disk(local, fetched):
         manifest["architecture"]["parameters"] = 10**18
         return json.dumps(manifest)
 
-    result = local.run("convert_onnx", checkpoint_run=edited_manifest(local, fetched, edit))
+    result = local.run_module("convert_onnx", checkpoint_run=edited_manifest(local, fetched, edit))
     assert_refused(local, result, "converting tiny-phi3 to int4 needs", "TB", "free")
 
 
 def test_a_checkpoint_that_changed_after_it_was_fetched(local, tmp_path):
     folder = shutil.copytree(TINY, tmp_path / "mine")
-    assert local.run("fetch_model", source=str(folder)).code == 0
+    assert local.run_module("fetch_model", source=str(folder)).code == 0
     (folder / "generation_config.json").write_text("{}")
-    result = local.run("convert_onnx", checkpoint_run=local.latest("fetch_model").info.run_id)
+    result = local.run_module("convert_onnx", checkpoint_run=local.latest("fetch_model").info.run_id)
     assert_refused(local, result, "generation_config.json in", "run fetch_model again")
     assert [a.path for a in local.client.list_artifacts(local.latest("convert_onnx").info.run_id)] == ["logs"]
 
@@ -206,6 +206,29 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     assert re.match(r"fetch_model +reused", again.out)
 
 
+def test_a_name_that_is_a_prompts_is_refused_and_nothing_of_the_model_is_left(local, fetched):
+    """MLflow keeps prompts and models under the same names."""
+    local.client.register_prompt("taken", "Answer {{question}}")
+    result = local.run_module("wrap_transformer", checkpoint_run=fetched, registered_model="taken")
+    assert_refused(local, result, "registered_model is 'taken'", "prompt")
+    run = local.latest("wrap_transformer")
+    assert local.client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'") == []
+
+
+def test_a_run_that_a_process_of_this_machine_left_open_is_closed_by_the_next(local, fetched):
+    own = local.client.get_run(fetched).data.tags["process"]
+    machine = own.split()[0]
+    left = local.client.create_run("0", tags={"process": f"{machine} 999999999 1"}).info.run_id
+    elsewhere = local.client.create_run("0", tags={"process": "another/0 999999999 1"}).info.run_id
+    try:
+        assert local.run_module("fetch_model", source="params/tiny-phi3").code == 0
+        closed = local.client.get_run(left)
+        assert (closed.info.status, "its process ended" in closed.data.tags["error"]) == ("FAILED", True)
+        assert local.client.get_run(elsewhere).info.status == "RUNNING"
+    finally:
+        local.client.set_terminated(elsewhere)
+
+
 def test_a_token_is_in_no_run(local, hub, tmp_path):
     from tests.hub import Repo
 
@@ -213,9 +236,9 @@ def test_a_token_is_in_no_run(local, hub, tmp_path):
         {path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "c" * 40}, True
     )
     env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "wrong-planted-secret"}
-    assert_refused(local, local.run("fetch_model", env, source="somebody/gated"), "is gated")
+    assert_refused(local, local.run_module("fetch_model", env, source="somebody/gated"), "is gated")
     env["HF_TOKEN"] = "right-token"
-    assert local.run("fetch_model", env, source="somebody/gated").code == 0
+    assert local.run_module("fetch_model", env, source="somebody/gated").code == 0
     run = local.latest("fetch_model")
     assert run.data.tags["checkpoint_commit"] == "c" * 40
     for secret in (b"wrong-planted-secret", b"right-token", hub.url.encode()):
@@ -228,10 +251,10 @@ def test_a_file_cut_short_in_the_hubs_cache_is_fetched_again(local, hub):
 
     hub.repos["somebody/open"] = Repo({path.name: path.read_bytes() for path in TINY.iterdir()}, {"main": "d" * 40})
     env = {"HF_ENDPOINT": hub.url}
-    assert local.run("fetch_model", env, source="somebody/open").code == 0
+    assert local.run_module("fetch_model", env, source="somebody/open").code == 0
     (weights,) = (local.home / "hf").glob("**/models--somebody--open/snapshots/*/model.safetensors")
     blob = weights.resolve()
     blob.write_bytes(blob.read_bytes()[:1000])
-    result = local.run("wrap_transformer", env, checkpoint_run=local.latest("fetch_model").info.run_id)
+    result = local.run_module("wrap_transformer", env, checkpoint_run=local.latest("fetch_model").info.run_id)
     assert result.code == 0, result.err
     assert weights.read_bytes() == (TINY / "model.safetensors").read_bytes()

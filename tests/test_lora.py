@@ -38,7 +38,7 @@ def taught(tmp_path_factory) -> Path:
 
 def run(local: Project, entry_point: str, env: dict[str, str] | None = None, **params: str):
     """A step that must finish; its run."""
-    result = local.run(entry_point, env, **params)
+    result = local.run_module(entry_point, env, **params)
     assert result.code == 0, result.err
     return local.latest(entry_point)
 
@@ -235,13 +235,13 @@ def test_an_adapter_that_changed_after_it_was_fetched(local, taught, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    result = local.run("convert_onnx", checkpoint_run=fetched.info.run_id)
+    result = local.run_module("convert_onnx", checkpoint_run=fetched.info.run_id)
     assert_refused(local, result, "adapter_model.safetensors in", "SHA-256", "run fetch_model again")
 
 
 def test_an_adapter_for_another_base(local, taught, tmp_path):
     base = random_checkpoint(tmp_path / "base", layers=1)
-    result = local.run("fetch_model", source=str(base), adapter=str(taught))
+    result = local.run_module("fetch_model", source=str(base), adapter=str(taught))
     assert_refused(local, result, "model.layers.0", "it was made for another base (", "tiny-phi3")
 
 

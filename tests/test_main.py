@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import mlflow
 import pandas as pd
 import pytest
+import requests
 
 from steps.tracking.project import STEPS
+from tests import servers
 from tests.conftest import ROOT, TINY
 
 pytestmark = pytest.mark.usefixtures("cold")
@@ -59,6 +62,70 @@ def test_a_line_a_step_and_a_table_and_nothing_else(cold):
     assert "mlflow models serve -m models:/tiny-phi3@champion" in lines[11]
     assert lines[-1].startswith("main "), cold.out
     assert cold.error_lines() == []
+
+
+def test_the_store_behind_the_server_is_postgresql(backend, parent, children):
+    if not backend.database.startswith("postgresql:"):
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql, and run again")
+    import psycopg2
+
+    with psycopg2.connect(backend.database) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
+        found = {row[0] for row in cursor.fetchall()}
+    assert {parent.info.run_id, *(run.info.run_id for run in children.values())} <= found
+
+
+def test_artifacts_go_through_the_server_to_the_bucket(backend, children):
+    keys = _keys(backend)
+    assert f"store/0/{children['fetch_model'].info.run_id}/artifacts/checkpoint/manifest.json" in keys
+    assert children["fetch_model"].info.artifact_uri.startswith("mlflow-artifacts:/")
+    assert [key for key in keys if key.startswith("store/0/models/") and key.endswith("model.safetensors")]
+
+
+def test_the_server_wants_a_password_which_is_in_no_run_and_no_artifact(backend, project, cold):
+    refused = requests.get(f"{backend.url}/api/2.0/mlflow/experiments/get?experiment_id=0", timeout=10)
+    assert refused.status_code == 401
+    assert servers.PASSWORD not in cold.out + cold.err
+    for run in project.runs():
+        assert servers.PASSWORD not in json.dumps([run.data.tags, run.data.params])
+    store = _bucket(backend)
+    for key in _keys(backend):
+        assert servers.PASSWORD.encode() not in store.get_object(Bucket="phi", Key=key)["Body"].read(), key
+
+
+@pytest.mark.parametrize(("user", "password"), [("", ""), (servers.ADMIN, "planted-wrong-password")])
+def test_a_step_without_the_password_says_so_in_a_line(project, user, password):
+    env = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    result = project.run_module("fetch_model", env, source="params/tiny-phi3")
+    assert result.code == 1
+    (line,) = result.error_lines()
+    assert line.startswith("fetch_model: the tracking server")
+    assert "refuses the credentials" in line and "MLFLOW_TRACKING_USERNAME" in line
+    assert "planted-wrong-password" not in result.out + result.err
+    assert project.runs("attributes.status = 'RUNNING'") == []
+
+
+def test_a_model_of_somebody_else_is_refused_in_a_line(backend, project, children):
+    from mlflow.server.auth.client import AuthServiceClient
+
+    AuthServiceClient(backend.url).create_user("guest", "planted-guest-password")
+    env = {"MLFLOW_TRACKING_USERNAME": "guest", "MLFLOW_TRACKING_PASSWORD": "planted-guest-password"}
+    onnx = children["convert_onnx"].info.run_id
+    env["MLFLOW_EXPERIMENT_NAME"] = "guests"
+    result = project.run_module("wrap_custom", env, onnx_run=onnx, registered_model="tiny-phi3")
+    assert result.code == 1
+    assert "registered_model is 'tiny-phi3', which the registry refuses" in result.err
+
+
+def _bucket(backend):
+    env = backend.bucket_env
+    session = boto3.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1")
+    return session.client("s3", endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"])
+
+
+def _keys(backend) -> list[str]:
+    pages = _bucket(backend).get_paginator("list_objects_v2").paginate(Bucket="phi")
+    return [entry["Key"] for page in pages for entry in page["Contents"]]
 
 
 def test_steps_hand_over_run_ids_and_model_uris(children):
@@ -333,7 +400,7 @@ def test_only_what_the_wanted_steps_need_is_looked_for(project, children):
 
 def test_a_models_alias_is_pinned_to_its_version_as_a_source(project, children):
     """The transformers model in the registry is a checkpoint too, in its folder `model`; the custom one is none."""
-    result = project.run("fetch_model", source="models:/tiny-phi3@champion")
+    result = project.run_module("fetch_model", source="models:/tiny-phi3@champion")
     assert result.code == 1
     assert "no *.safetensors" in result.err or "config.json" in result.err
 
@@ -356,9 +423,9 @@ def test_evaluate_runs_alone_on_any_of_the_models(project, children, tmp_path):
 
 def test_optimums_onnx_becomes_a_model_that_answers(project, children):
     fetch = children["fetch_model"].info.run_id
-    converted = project.run("convert_onnx", checkpoint_run=fetch, exporter="optimum", precision="fp32")
+    converted = project.run_module("convert_onnx", checkpoint_run=fetch, exporter="optimum", precision="fp32")
     assert converted.code == 0, converted.err
-    wrapped = project.run("wrap_custom", onnx_run=project.latest("convert_onnx").info.run_id)
+    wrapped = project.run_module("wrap_custom", onnx_run=project.latest("convert_onnx").info.run_id)
     assert wrapped.code == 0, wrapped.err
     assert "onnx-optimum, fp32" in wrapped.out
     answers = _ask(project.latest("wrap_custom").data.tags["model_uri"])
@@ -379,18 +446,18 @@ def test_mlflows_own_flavor_still_refuses_optimums_model(converted, tmp_path):
 
 
 def test_both_steps_wrap_for_completions_too_and_evaluate_wants_chat(project, children):
-    custom = project.run("wrap_custom", onnx_run=children["convert_onnx"].info.run_id, task="llm/v1/completions")
+    custom = project.run_module("wrap_custom", onnx_run=children["convert_onnx"].info.run_id, task="llm/v1/completions")
     assert custom.code == 0, custom.err
     uri = project.latest("wrap_custom").data.tags["model_uri"]
     prompt = "<|user|>\nWhat is the capital of France?<|end|>\n<|assistant|>\n"
     answer = mlflow.pyfunc.load_model(uri).predict(pd.DataFrame({"prompt": [prompt]}))
     assert answer["text"].tolist() == ["Paris"]
     checkpoint = children["fetch_model"].info.run_id
-    flavor = project.run("wrap_transformer", checkpoint_run=checkpoint, task="llm/v1/completions")
+    flavor = project.run_module("wrap_transformer", checkpoint_run=checkpoint, task="llm/v1/completions")
     assert flavor.code == 0, flavor.err
     model = mlflow.models.get_model_info(project.latest("wrap_transformer").data.tags["model_uri"])
     assert "prompt" in model.signature.inputs.input_names()
-    refused = project.run("evaluate", models=uri, reference_run=checkpoint, evalset="params/evalsets/tiny-qa.jsonl")
+    refused = project.run_module("evaluate", models=uri, reference_run=checkpoint, evalset="params/evalsets/tiny-qa.jsonl")
     assert refused.code != 0
     assert f"models: '{uri}' takes prompt; expected messages, a model of the task llm/v1/chat" in refused.err
 

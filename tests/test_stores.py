@@ -4,32 +4,21 @@ import re
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
-from tests.conftest import TINY, Project, checkout, serve
+from tests.conftest import TINY, Project, checkout
+from tests.servers import s3, serve
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    """A bucket of an S3-compatible server on loopback that holds the shipped checkpoint; its environment is set."""
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    env = {
-        "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "planted-key-id",
-        "AWS_SECRET_ACCESS_KEY": "planted-aws-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
+def bucket():
+    """A bucket on loopback that holds the shipped checkpoint; its environment is set."""
+    with s3() as env, pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
-        client = boto3.client("s3", endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"])
-        client.create_bucket(Bucket="phi")
+        client = boto3.client("s3")
         for file in TINY.iterdir():
             client.upload_file(str(file), "phi", f"checkpoints/tiny-phi3/{file.name}")
         yield client
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +30,10 @@ def project(tmp_path_factory, bucket):
 
 
 def test_steps_read_and_write_s3_and_are_reused_there(project, bucket):
-    source = project.run("fetch_model", source="s3://phi/checkpoints/tiny-phi3")
+    source = project.run_module("fetch_model", source="s3://phi/checkpoints/tiny-phi3")
     assert source.code == 0, source.err
     checkpoint = project.latest("fetch_model").info.run_id
-    wrapped = project.run("wrap_transformer", checkpoint_run=checkpoint)
+    wrapped = project.run_module("wrap_transformer", checkpoint_run=checkpoint)
     assert wrapped.code == 0, wrapped.err
     keys = [entry["Key"] for entry in bucket.list_objects_v2(Bucket="phi", Prefix="artifacts")["Contents"]]
     assert f"artifacts/0/{checkpoint}/artifacts/checkpoint/manifest.json" in keys
@@ -57,7 +46,7 @@ def test_steps_read_and_write_s3_and_are_reused_there(project, bucket):
 
 
 def test_a_bucket_that_is_none_is_one_line_and_a_closed_run(project):
-    result = project.run("fetch_model", source="s3://nowhere/tiny-phi3")
+    result = project.run_module("fetch_model", source="s3://nowhere/tiny-phi3")
     assert result.code == 1
     (line,) = [line for line in result.error_lines() if line.startswith("fetch_model: ")]
     assert "source s3://nowhere/tiny-phi3 cannot be read" in line

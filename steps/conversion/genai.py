@@ -45,10 +45,10 @@ def build(
         else:
             with streaming(builder, progress):
                 builder.create_model(*where, **parsed)
-    except NotImplementedError:
+    except NotImplementedError as error:  # the builder's word for an architecture, or options together, that it lacks
         raise StepError(
-            f"config.json: onnxruntime-genai {version('onnxruntime-genai')} has no converter for architecture "
-            f"{config['architectures'][0]}: use a {' or '.join(ARCHITECTURES)} checkpoint, or exporter=optimum"
+            f"onnxruntime-genai {version('onnxruntime-genai')} can't convert {config['architectures'][0]} so: {error} "
+            f"Use a {' or '.join(ARCHITECTURES)} checkpoint, other options, or exporter=optimum"
         ) from None
     except (StepError, OSError, MemoryError):
         raise

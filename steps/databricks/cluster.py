@@ -8,7 +8,7 @@ from typing import Any
 from steps.errors import StepError, nearest
 
 _FORM = '{"new_cluster": {...}, "libraries": [...]} or {"existing_cluster_id": "..."}'
-_NEEDED = ("spark_version", "node_type_id")
+_PLACES = ("new_cluster", "existing_cluster_id")
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,14 @@ def read_cluster(file: Path, given: str) -> Cluster:
     for key in content:
         if key == "cluster_spec":  # as MLflow's documentation once had it
             raise StepError(f"cluster {given}: 'cluster_spec' is not what the Jobs API takes; expected {_FORM}")
-        if key not in ("new_cluster", "existing_cluster_id", "libraries"):
-            known = ("new_cluster", "existing_cluster_id", "libraries")
-            raise StepError(f"cluster {given}: no key {key!r}; {nearest(key, known)}")
-    place = {key: content[key] for key in ("new_cluster", "existing_cluster_id") if key in content}
-    libraries = content.get("libraries", [])
-    if len(place) != 1 or not isinstance(libraries, list):
+        if key not in (*_PLACES, "libraries"):
+            raise StepError(f"cluster {given}: no key {key!r}; {nearest(key, (*_PLACES, 'libraries'))}")
+    place = {key: content[key] for key in _PLACES if key in content}
+    libraries, new = content.get("libraries", []), place.get("new_cluster", {})
+    if len(place) != 1 or not isinstance(libraries, list) or not isinstance(new, dict):
         raise StepError(f"cluster {given}: expected {_FORM}")
-    new = place.get("new_cluster")
-    if new is not None:
-        missing = [key for key in _NEEDED if not (isinstance(new, dict) and new.get(key))]
-        if missing and not (isinstance(new, dict) and new.get("instance_pool_id") and missing == ["node_type_id"]):
+    if "new_cluster" in place:
+        machine = "instance_pool_id" if "instance_pool_id" in new else "node_type_id"
+        if missing := [key for key in ("spark_version", machine) if not new.get(key)]:
             raise StepError(f"cluster {given}: new_cluster has no {missing[0]}")
     return Cluster(place, libraries)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
 _TOP = ("MLproject", "conda.yaml", "README.md", "steps", "params", "tests")
-_LIMIT = (
-    10 * 10**6
-)  # bytes of a file that the workspace imports: https://docs.databricks.com/api/workspace/workspace/import
+# Bytes of a file that the workspace imports: https://docs.databricks.com/api/workspace/workspace/import
+_LIMIT = 10 * 10**6
 _WHOLE = "uploaded"  # an empty file, written last
 
 

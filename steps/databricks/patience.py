@@ -13,8 +13,8 @@ T = TypeVar("T")
 _PATIENCE_S = 300  # as databricks-sdk's own for 429 and 503
 
 
-def connect() -> "WorkspaceClient":
-    """A client of the workspace that the environment or ~/.databrickscfg names, with credentials that it accepts.
+def connect() -> "tuple[WorkspaceClient, str]":
+    """A client of the workspace that the environment or ~/.databrickscfg names, and the user whom it takes us for.
 
     Raises:
         StepError: there are none, or the workspace refuses them or does not answer.
@@ -30,13 +30,13 @@ def connect() -> "WorkspaceClient":
             f"DATABRICKS_CONFIG_PROFILE to a profile of ~/.databrickscfg ({_first_line(error)})"
         ) from None
     try:
-        patiently(client, client.current_user.me)
+        user = patiently(client, client.current_user.me).user_name
     except DatabricksError as error:
         raise StepError(
             f"the workspace {client.config.host} refuses the credentials ({_first_line(error)}): check "
             "DATABRICKS_TOKEN, or log in again"
         ) from None
-    return client
+    return client, user
 
 
 def patiently(client: "WorkspaceClient", call: Callable[[], T], notice: Callable[[str], object] | None = None) -> T:

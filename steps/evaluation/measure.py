@@ -103,14 +103,9 @@ class Models:
         Args:
             uris: label -> URI.
         """
-        self._stack = ExitStack()
-        self.processes: dict[str, ModelProcess] = {}
-        try:
-            for label, uri in uris.items():
-                self.processes[label] = self._stack.enter_context(ModelProcess(uri, scratch))
-        except BaseException:
-            self._stack.close()
-            raise
+        with ExitStack() as stack:  # which ends those that have started if one does not
+            self.processes = {label: stack.enter_context(ModelProcess(uri, scratch)) for label, uri in uris.items()}
+            self._stack = stack.pop_all()
         pool = ThreadPoolExecutor(len(uris))
         self._sizes = {
             label: pool.submit(process.call, "fetch", uri=process.name) for label, process in self.processes.items()

@@ -1,6 +1,7 @@
 """Close runs whose process could not: none stays RUNNING, and none that failed keeps what could pass for a result."""
 
 import socket
+import uuid
 from typing import TYPE_CHECKING
 
 from steps.tracking.tags import ERROR_TAG, PARENT_TAG, PROCESS_TAG, REJECTED_TAG
@@ -28,7 +29,7 @@ def claim(client: "MlflowClient", run: "Run") -> None:
     import psutil
 
     own = psutil.Process()
-    client.set_tag(run.info.run_id, PROCESS_TAG, f"{socket.gethostname()} {own.pid} {own.create_time():.0f}")
+    client.set_tag(run.info.run_id, PROCESS_TAG, f"{_machine()} {own.pid} {own.create_time():.0f}")
 
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
@@ -37,7 +38,7 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
 
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         host, pid, started = (run.data.tags.get(PROCESS_TAG, "").split() + ["", "", ""])[:3]
-        if host != socket.gethostname() or not pid.isdecimal():
+        if host != _machine() or not pid.isdecimal():
             continue
         try:
             alive = f"{psutil.Process(int(pid)).create_time():.0f}" == started
@@ -45,6 +46,11 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
             alive = False
         if not alive:
             close_run(client, run, "its process ended without closing it: killed, or cut off from the tracking server")
+
+
+def _machine() -> str:
+    """This machine, or container: names alone may be alike."""
+    return f"{socket.gethostname()}/{uuid.getnode():x}"
 
 
 def close_children(client: "MlflowClient", parent: "Run") -> "list[Run]":

@@ -67,6 +67,9 @@ def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str
 
     Returns:
         what was done, for the step's summary line.
+
+    Raises:
+        StepError: the name is a prompt's, or somebody else's.
     """
     step.tag(**{MODEL_URI_TAG: info.model_uri}, **tags)
     step.client.set_logged_model_tags(info.model_id, tags)
@@ -75,20 +78,39 @@ def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str
     from mlflow.exceptions import MlflowException
 
     try:
-        step.client.create_registered_model(registered_model)
+        _make_sure_of(step.client, registered_model)
+        version = step.client.create_model_version(
+            registered_model,
+            source=info.model_uri,
+            run_id=step.run_id,
+            tags=tags,
+            description=description,
+            model_id=info.model_id,
+        )
+    except MlflowException as error:
+        if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS"):
+            raise
+        raise StepError(
+            f"registered_model is {registered_model!r}, which the registry refuses ({' '.join(str(error).split())}): "
+            "choose another name, or ask for the right to it"
+        ) from None
+    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
+    return f"{registered_model} version {version.version}"
+
+
+def _make_sure_of(client: "MlflowClient", registered_model: str) -> None:
+    """Create the registered model where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(registered_model)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = step.client.create_model_version(
-        registered_model,
-        source=info.model_uri,
-        run_id=step.run_id,
-        tags=tags,
-        description=description,
-        model_id=info.model_id,
-    )
-    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
-    return f"{registered_model} version {version.version}"
+        try:
+            client.get_registered_model(registered_model)
+        except MlflowException:  # what has the name is a prompt, which is no registered model to MLflow
+            raise error from None
 
 
 def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str, "ModelVersion"]:

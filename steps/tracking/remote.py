@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from steps.tracking.closing import close_run
+from steps.tracking.closing import children, close_run
 from steps.tracking.project import entry_points
 from steps.tracking.step import Step, step_line
 from steps.tracking.tags import COMMIT_TAG, ENTRY_POINT_TAG, NAME_TAG, PARENT_TAG, SUMMARY_TAG
@@ -50,10 +50,15 @@ class RemoteRun:
             tags[PARENT_TAG] = step.run_id
         if commit := step.run.data.tags.get(COMMIT_TAG):
             tags[COMMIT_TAG] = commit
-        self.run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
-        for name, value in (entry_points()[entry_point] | parameters).items():
-            self.client.log_param(self.run_id, name, value or "")
+        self._run = self.client.create_run(self.experiment_id, tags=tags)
+        self.run_id = self._run.info.run_id
         self._shown: set[str] = set()
+        try:
+            for name, value in (entry_points()[entry_point] | parameters).items():
+                self.client.log_param(self.run_id, name, value or "")
+        except Exception:
+            self.close("its parameters could not be logged")
+            raise
 
     def tag(self, **tags: str) -> None:
         """Set tags of the run."""
@@ -66,10 +71,7 @@ class RemoteRun:
 
     def show_steps(self, step: Step) -> None:
         """A line for each child that has finished since the last time."""
-        children = self.client.search_runs(
-            [self.experiment_id], f"tags.`{PARENT_TAG}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
-        )
-        for child in children:
+        for child in reversed(children(self.client, self._run)):
             info, tags = child.info, child.data.tags
             if info.run_id not in self._shown and info.status == "FINISHED":
                 self._shown.add(info.run_id)

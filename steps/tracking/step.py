@@ -4,7 +4,6 @@ A run ends FINISHED with its artifacts whole; or FAILED or KILLED with the cause
 `logs/traceback.txt`, and nothing else logged that a later step could take for a result.
 """
 
-import errno
 import json
 import os
 import re
@@ -17,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.errors import Rejected, StepError
+from steps.errors import Rejected
 from steps.tracking import stopping
+from steps.tracking.causes import is_for_the_user, one_line
 from steps.tracking.closing import LOGS, claim, close_abandoned, discard_results
 from steps.tracking.console import Console, captured_output
 from steps.tracking.project import parse_parameters
@@ -146,7 +146,7 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                     mlflow.end_run("KILLED" if killed else "FAILED")
                 if not step.parent_run_id:
                     console.error(f"{entry_point}: {cause}")
-                    if not killed and not _is_for_the_user(error):
+                    if not killed and not is_for_the_user(error):
                         console.error(f"traceback: artifact {LOGS}/traceback.txt of run {step.run_id}")
                 return 130 if killed else 1
             if not step.parent_run_id:
@@ -171,24 +171,6 @@ def _use_absolute_store() -> None:
 def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
     """The line that a person reads when a step has ended; the run ID is whole, to be given to the next step."""
     return f"{entry_point:<17}{took:>8}  {run_id}  {summary}"
-
-
-def one_line(error: BaseException) -> str:
-    """The cause of a failure as one line, with the type's name unless it was written for the user."""
-    text = " ".join(str(error).split())
-    if _is_full_disk(error):
-        return (
-            f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
-        )
-    return redact(text if _is_for_the_user(error) else f"{type(error).__name__}: {text}")
-
-
-def _is_for_the_user(error: BaseException) -> bool:
-    return isinstance(error, StepError) or _is_full_disk(error)
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def _name_run(step: Step) -> None:

@@ -87,6 +87,11 @@ def test_what_can_not_be_made_is_refused(exporter, precision, device, options, m
         check_choice(exporter, precision, device, options)
 
 
+def test_what_the_builder_itself_lacks_is_said_in_its_own_words(tmp_path):
+    with pytest.raises(StepError, match="can't convert Phi3ForCausalLM so: int8 precision does not support the QDQ"):
+        convert(TINY, tmp_path / "onnx", "genai", "int8", "use_qdq=true", "cpu")
+
+
 def test_an_options_value_may_hold_commas():
     text = "block_size=32,matmul_mixed_precision=last_matmul:int8,mixed_layers:int8,is_symmetric=true"
     assert parse_options("genai", text) == {
