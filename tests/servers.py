@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -63,6 +64,47 @@ def serve(folder: Path, *arguments: str, store: str = "", port: int = 0, **env: 
         process.wait()
 
 
+class Cutting:
+    """A way to a server that is cut when `after` bytes have been sent on it, as often as `times` says.
+
+    Attributes:
+        url: the address that takes it.
+        cut: how often it was.
+    """
+
+    def __init__(self, server: str, after: int, times: int) -> None:
+        self.cut, self._after, self._times = 0, after, times
+        self._there = ("127.0.0.1", int(server.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._there)
+                threading.Thread(target=self._pass_on, args=(near, far, True), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(far, near, False), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sent += len(data)
+                if counted and sent > self._after and self.cut < self._times:
+                    self.cut += 1
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
 def basic_auth(folder: Path) -> dict[str, str]:
     """What `mlflow server --app-name basic-auth` finds in its environment, with ADMIN and PASSWORD.
 
@@ -75,6 +117,7 @@ def basic_auth(folder: Path) -> dict[str, str]:
         "admin_username": ADMIN,
         "admin_password": PASSWORD,
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        "auth_cache_ttl_seconds": "3600",  # or every request of thousands computes a slow hash
     }
     config.write_text("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items()))
     return {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex()}
@@ -131,12 +174,12 @@ def postgres(programs: Path) -> Iterator[str]:
     try:
         subprocess.run([str(programs / "initdb"), "-D", str(folder / "data"), *init], check=True, **quiet)
         subprocess.run([*control, "-l", str(folder / "log"), "-o", options, "start"], check=True, **quiet)
-        import psycopg2
+        import psycopg
 
-        connection = psycopg2.connect(f"postgresql://mlflow:{password}@127.0.0.1:{port}/postgres")
-        connection.autocommit = True
-        connection.cursor().execute("CREATE DATABASE mlflow")
-        connection.close()
+        with psycopg.connect(
+            f"postgresql://mlflow:{password}@127.0.0.1:{port}/postgres", autocommit=True
+        ) as connection:
+            connection.execute("CREATE DATABASE mlflow")
         yield f"postgresql://mlflow:{password}@127.0.0.1:{port}/mlflow"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=False, **quiet)

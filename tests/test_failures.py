@@ -95,7 +95,9 @@ def edited_manifest(local: Project, fetched: str, edit) -> str:
 
 def test_a_corrupted_manifest(local, fetched):
     run = edited_manifest(local, fetched, lambda manifest: json.dumps(manifest)[:100])
-    assert_refused(local, local.run_module("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read")
+    assert_refused(
+        local, local.run_module("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read"
+    )
 
 
 def test_a_manifest_that_says_another_hash(local, fetched):

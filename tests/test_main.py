@@ -67,9 +67,9 @@ def test_a_line_a_step_and_a_table_and_nothing_else(cold):
 def test_the_store_behind_the_server_is_postgresql(backend, parent, children):
     if not backend.database.startswith("postgresql:"):
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql, and run again")
-    import psycopg2
+    import psycopg
 
-    with psycopg2.connect(backend.database) as connection, connection.cursor() as cursor:
+    with psycopg.connect(backend.database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
         found = {row[0] for row in cursor.fetchall()}
     assert {parent.info.run_id, *(run.info.run_id for run in children.values())} <= found
@@ -457,7 +457,9 @@ def test_both_steps_wrap_for_completions_too_and_evaluate_wants_chat(project, ch
     assert flavor.code == 0, flavor.err
     model = mlflow.models.get_model_info(project.latest("wrap_transformer").data.tags["model_uri"])
     assert "prompt" in model.signature.inputs.input_names()
-    refused = project.run_module("evaluate", models=uri, reference_run=checkpoint, evalset="params/evalsets/tiny-qa.jsonl")
+    refused = project.run_module(
+        "evaluate", models=uri, reference_run=checkpoint, evalset="params/evalsets/tiny-qa.jsonl"
+    )
     assert refused.code != 0
     assert f"models: '{uri}' takes prompt; expected messages, a model of the task llm/v1/chat" in refused.err
 
