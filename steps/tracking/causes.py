@@ -41,7 +41,7 @@ def _known(error: BaseException, text: str) -> str:
         )
     if _NO_ANSWER.search(text):
         return (
-            f"the tracking server {get_tracking_uri()} does not answer ({text[:300]}): check MLFLOW_TRACKING_URI, and "
-            "run again when it does; finished steps are reused"
+            f"the tracking server {get_tracking_uri()} does not answer: check MLFLOW_TRACKING_URI, and run again when "
+            "it does; finished steps are reused"
         )
     return ""

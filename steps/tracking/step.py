@@ -138,13 +138,12 @@ def _run(entry_point, work, check, resolve, console: Console, log: Path) -> int:
                 killed = isinstance(error, KeyboardInterrupt) or stopping.asked()  # libraries raise theirs instead
                 cause = "interrupted" if killed else one_line(error)
                 _empty(Path(scratch))  # makes room to record the failure where the disk is full
-                try:
-                    _record_failure(step, cause, traceback.format_exc(), log, keep=isinstance(error, Rejected))
-                except Exception as problem:
-                    console.error(f"{entry_point}: the failure could not be recorded: {one_line(problem)}")
-                finally:
-                    mlflow.end_run("KILLED" if killed else "FAILED")
-                if not step.parent_run_id:
+                status, keep = "KILLED" if killed else "FAILED", isinstance(error, Rejected)
+                problem = _close(step, status, cause, traceback.format_exc(), log, keep)
+                if problem:
+                    cause += f"; it could not be recorded{'' if problem == cause else f' ({problem})'}, and the next "
+                    cause += "run on this machine closes this one"
+                if problem or not step.parent_run_id:
                     console.error(f"{entry_point}: {cause}")
                     if not killed and not is_for_the_user(error):
                         console.error(f"traceback: artifact {LOGS}/traceback.txt of run {step.run_id}")
@@ -179,6 +178,19 @@ def _name_run(step: Step) -> None:
         step.tag(**{NAME_TAG: step.entry_point})
     if ENTRY_POINT_TAG not in step.run.data.tags:  # started as a module, not by `mlflow run`
         step.tag(**{ENTRY_POINT_TAG: step.entry_point})
+
+
+def _close(step: Step, status: str, cause: str, trace: str, log: Path, keep: bool) -> str:
+    """Record a failure and end the run; why that could not be done, if so."""
+    import mlflow
+
+    problems = []
+    for act in (lambda: _record_failure(step, cause, trace, log, keep), lambda: mlflow.end_run(status)):
+        try:
+            act()
+        except Exception as error:
+            problems.append(one_line(error))
+    return problems[0] if problems else ""
 
 
 def _record_failure(step: Step, cause: str, trace: str, log: Path, keep: bool) -> None:
