@@ -10,7 +10,14 @@ from steps.chat.threads import usable_cpus
 from steps.errors import StepError
 from steps.tracking.project import ROOT, parse_parameters
 
-_LONGEST = ("test_main.py", "test_databricks.py", "test_lora.py", "test_failures.py", "test_evaluate.py")
+_LONGEST = (
+    "test_main.py",
+    "test_databricks.py",
+    "test_outages.py",
+    "test_lora.py",
+    "test_failures.py",
+    "test_evaluate.py",
+)
 
 
 def main() -> int:
