@@ -287,7 +287,7 @@ def test_no_credentials_and_wrong_ones(root, workspace, tmp_path):
         ({}, "no credentials of a Databricks workspace: set DATABRICKS_HOST"),
         ({"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": "planted-wrong-token"}, "refuses the credentials"),
     ):
-        result = local.run("submit_databricks", {"HOME": str(tmp_path)} | env, params="profile=few")
+        result = local.run_module("submit_databricks", {"HOME": str(tmp_path)} | env, params="profile=few")
         (line,) = [line for line in result.error_lines() if line.startswith("submit_databricks: ")]
         assert result.code == 1 and part in line, result.err
         assert local.runs("attributes.status = 'RUNNING'") == []

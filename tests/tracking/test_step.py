@@ -23,15 +23,22 @@ run_entry_point("test", work, lambda params: None)
 """
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """A folder for one tracking store; making a new one takes as long as a test."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.mark.parametrize(
     "then", ["pass", "with step.console.phase('logging'): step.tag(logged='yes')", "raise ValueError('in its stead')"]
 )
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(tmp_path: Path, name: str, then: str):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(store: Path, name: str, then: str):
+    uri = f"sqlite:///{store}/mlflow.db"
+    before = len(MlflowClient(uri, uri).search_runs(["0"]))
     process = subprocess.run(
         [sys.executable, "-c", SWALLOWING.format(name=name, then=then), "--args="],
-        cwd=tmp_path,
+        cwd=store,
         env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
         capture_output=True,
         text=True,
@@ -39,7 +46,8 @@ def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(tmp_p
         preexec_fn=listen_to_signals,
     )
     assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr
-    (run,) = MlflowClient(uri, uri).search_runs(["0"])
+    run, *others = MlflowClient(uri, uri).search_runs(["0"], order_by=["attributes.start_time DESC"])
+    assert len(others) == before
     assert run.info.status == "KILLED"
     assert run.data.tags["error"] == "interrupted"
     assert "logged" not in run.data.tags
