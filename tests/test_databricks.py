@@ -21,7 +21,7 @@ from steps.databricks.job import Order, git_source, payload
 from steps.databricks.launch import parse
 from steps.errors import StepError
 from steps.tracking.project import pinned_packages
-from steps.tracking.registry import has_aliases
+from steps.tracking.registry import has_aliases, versions_by_model
 from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals
 from tests.databricks.workspace import TOKENS, USER, Fault, Workspace
 from tests.git_server import GitServer
@@ -58,14 +58,20 @@ def workspace(tmp_path_factory, server) -> Iterator[Workspace]:
     workspace.close()
 
 
-def start(root: Path, workspace: Workspace, home: Path, *arguments: str, **params: str) -> subprocess.Popen:
-    """`mlflow run` as somebody who works with the workspace, by default its submit_databricks."""
+def start(
+    root: Path, workspace: Workspace, home: Path, *arguments: str, user: dict[str, str] | None = None, **params: str
+) -> subprocess.Popen:
+    """`mlflow run` as somebody who works with the workspace, by default its submit_databricks.
+
+    Args:
+        user: the environment that leads to the workspace; by default its address and a token.
+    """
     given = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
     command = [sys.executable, "-m", "mlflow", "run", str(root), *(arguments or ("-e", "submit_databricks"))]
     return subprocess.Popen(
         [*command, "--env-manager", "local", *given],
         cwd=home,
-        env=os.environ | workspace.environment() | {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
+        env=os.environ | (user or workspace.environment()) | {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -195,7 +201,6 @@ def test_a_cluster_that_dies_closes_every_run_and_a_rerun_goes_on(submitted, run
 
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed: apt-get install rsync, and run again")
-@pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed: apt-get install rsync, and run again")
 def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, root, client, workspace, home, tmp_path_factory):
     """As the README has it: from a work tree of the commit, which holds the project and nothing beside it."""
     folder = tmp_path_factory.mktemp("work")
@@ -209,9 +214,7 @@ def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, root, client
     result = finish(start(tree, workspace, home, *backend, steps="fetch_model"))
     assert result.code == 0, result.err
     job = list(workspace.jobs.runs.values())[-1]
-    deadline = time.monotonic() + 120
-    while job.result is None and time.monotonic() < deadline:  # MLflow only submits
-        time.sleep(0.2)
+    workspace.jobs.wait(job)  # MLflow only submits
     assert job.result == "SUCCESS", job.output
     assert job.submitted["new_cluster"] == spec["new_cluster"]
     assert "mlflow run" in job.submitted["shell_command_task"]["command"][-1]
@@ -224,6 +227,27 @@ def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, root, client
         files = {member.name.partition("/")[2] for member in tar.getmembers() if member.isfile()}
     listed = subprocess.run(["git", "ls-files"], cwd=tree, check=True, capture_output=True, text=True).stdout
     assert files == {*listed.split("\n"), ".git"} - {""}
+
+
+def test_a_workspace_that_stays_out_of_reach_is_one_line_and_the_job_goes_on(submitted, root, home, client, workspace):
+    """The user has a profile, which also says for how long to try."""
+    lines = (f"{key} = {value}" for key, value in {"host": workspace.url, "token": TOKENS[0]}.items())
+    (home / ".databrickscfg").write_text("\n".join(["[phi]", *lines, "retry_timeout_seconds = 4"]))
+    user = {"DATABRICKS_CONFIG_PROFILE": "phi", "MLFLOW_TRACKING_URI": "databricks"}
+    workspace.faults.append(Fault(r"GET /api/2\.2/jobs/runs/get$", 500, 1000))
+    params = {"params": "profile=few steps=fetch_model", "env_manager": "local", "uc_schema": "main.default"}
+    process = start(root, workspace, home, user=user, **params)
+    _, err = process.communicate(timeout=120)
+    job = list(workspace.jobs.runs.values())[-1]
+    said = [line for line in err.splitlines() if line.startswith("submit_databricks: ")]
+    assert process.returncode != 0
+    assert f"job run {job.run_id} may go on; see it in the workspace" in said[0], err
+    assert re.search(r"the workspace \S+ has failed for \d s .*: run again when it answers", said[-1])
+    workspace.jobs.wait(job)
+    assert job.result == "SUCCESS", job.output
+    main, submission = runs(client)[:2]
+    assert main.data.tags["mlflow.parentRunId"] == submission.info.run_id
+    assert (main.info.status, submission.info.status) == ("FINISHED", "FAILED")
 
 
 def test_ctrl_c_cancels_the_job(submitted, root, home, client, workspace):
@@ -270,14 +294,22 @@ def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(submitted, 
     assert re.search(r"^fetch_model +reused", output, re.MULTILINE), "the same files, so the same work"
 
 
-def test_a_registry_is_asked_whether_it_has_aliases(submitted, workspace, monkeypatch):
-    """Databricks' workspace registry has none."""
+def test_databricks_workspace_registry_has_no_aliases_but_says_which_model_a_version_is(
+    submitted, workspace, monkeypatch
+):
     from mlflow import MlflowClient
 
     for name, value in workspace.environment().items():
         monkeypatch.setenv(name, value)
     assert has_aliases(MlflowClient("databricks", "databricks-uc"), "main.default.tiny-phi3")
-    assert not has_aliases(MlflowClient("databricks", "databricks"), "tiny-phi3")
+    client = MlflowClient("databricks", "databricks")
+    assert not has_aliases(client, "tiny-phi3")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    logged, *_ = client.search_logged_models([experiment.experiment_id])
+    client.create_registered_model("tiny-phi3")
+    version = client.create_model_version("tiny-phi3", logged.model_uri, model_id=logged.model_id)
+    assert not version.model_id and version.source.startswith("dbfs:/")
+    assert list(versions_by_model(client, "tiny-phi3")) == [logged.model_id]
 
 
 def test_no_credentials_and_wrong_ones(root, workspace, tmp_path):

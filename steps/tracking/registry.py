@@ -117,8 +117,9 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str
     """Logged model ID -> the latest version of the registered model that was made from it."""
     found: dict[str, Any] = {}
     for version in client.search_model_versions(f"name = '{registered_model}'"):
-        # The SQL store leaves model_id empty; the source says it there.
-        model_id = version.model_id or (version.source or "").removeprefix("models:/")
+        # Not every registry keeps model_id. The source has it then: models:/m-..., or a folder with its name.
+        in_source = re.search(r"(?<![^/])m-[0-9a-f]{32}(?![^/])", version.source or "")
+        model_id = version.model_id or (in_source[0] if in_source else None)
         if model_id and (model_id not in found or int(version.version) > int(found[model_id].version)):
             found[model_id] = version
     return found

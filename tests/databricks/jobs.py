@@ -74,6 +74,12 @@ class Jobs:
             if job.process and job.process.poll() is None:
                 os.killpg(job.process.pid, signal.SIGKILL)
 
+    def wait(self, job: Job, timeout_s: float = 120) -> None:
+        """Until the job has ended, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while job.result is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+
     def _submit(self, body: dict[str, Any]) -> dict[str, Any]:
         token = body.get("idempotency_token")
         if token in self._tokens:
