@@ -11,7 +11,7 @@ from steps.tracking.inputs import read_json
 from steps.tracking.pipeline import Pipeline
 from steps.tracking.profile import read_profile
 from steps.tracking.project import STEPS
-from steps.tracking.registry import CHAMPION, champion_version, with_full_name
+from steps.tracking.registry import CHAMPION, champion_version, ensure_registered_model, with_full_name
 from steps.tracking.step import Step, run_entry_point
 from steps.tracking.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
@@ -47,6 +47,10 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     sections = read_profile(profile)
     wanted = _wanted(steps)
     pipeline = Pipeline(step, wanted, reuse == "true")
+    for name in ("wrap_transformer", "wrap_custom"):
+        if name in wanted:
+            for section in sections[name]:
+                ensure_registered_model(step, with_full_name(section)["registered_model"])
     rejected = None
     try:
         _run_steps(pipeline, sections, _with_upstream(wanted))

@@ -16,7 +16,15 @@ from steps.conversion.convert import RUNTIMES, installed_versions
 from steps.disk import need_space, size_text
 from steps.errors import StepError
 from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
-from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish, with_full_name
+from steps.tracking.registry import (
+    INPUT_EXAMPLES,
+    MAX_TOKENS,
+    check_wrapping,
+    ensure_registered_model,
+    model_name,
+    publish,
+    with_full_name,
+)
 from steps.tracking.step import Step, run_entry_point
 
 _REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
@@ -30,6 +38,7 @@ def check(params: dict[str, str]) -> None:
 
 def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:
     """Log the ONNX folder with the package `steps/chat` as a models-from-code Python model."""
+    ensure_registered_model(step, registered_model)
     run = finished_run(step, "onnx_run")
     conversion = read_json(step, run.info.run_id, "conversion.json")
     try:

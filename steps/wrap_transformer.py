@@ -13,7 +13,15 @@ from steps.checkpoint.manifest import total_size
 from steps.disk import need_space, size_text
 from steps.tracking.checkpoint import verified_checkpoint
 from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.registry import INPUT_EXAMPLES, MAX_TOKENS, check_wrapping, model_name, publish, with_full_name
+from steps.tracking.registry import (
+    INPUT_EXAMPLES,
+    MAX_TOKENS,
+    check_wrapping,
+    ensure_registered_model,
+    model_name,
+    publish,
+    with_full_name,
+)
 from steps.tracking.step import Step, run_entry_point
 
 # Without an explicit list MLflow infers one, which needs torchvision and loads the model.
@@ -28,6 +36,7 @@ def check(params: dict[str, str]) -> None:
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
     """Log the checkpoint's folder as it is; the weights are copied, not loaded."""
+    ensure_registered_model(step, registered_model)
     folder, manifest = verified_checkpoint(step, "checkpoint_run")
     source, facts = manifest["source"], manifest["architecture"]
     size = total_size(manifest)

@@ -106,8 +106,10 @@ def test_a_manifest_that_says_another_hash(local, fetched):
         entry["sha256"] = "0" * 64
         return json.dumps(manifest)
 
-    result = local.run_module("wrap_transformer", checkpoint_run=edited_manifest(local, fetched, edit))
+    run = edited_manifest(local, fetched, edit)
+    result = local.run_module("wrap_transformer", checkpoint_run=run, registered_model="never-made")
     assert_refused(local, result, "tokenizer.json in", "SHA-256")
+    assert local.client.search_registered_models("name = 'never-made'") == []
 
 
 def test_a_conversion_larger_than_the_disk(local, fetched):
@@ -208,13 +210,14 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     assert re.match(r"fetch_model +reused", again.out)
 
 
-def test_a_name_that_is_a_prompts_is_refused_and_nothing_of_the_model_is_left(local, fetched):
+def test_a_name_that_is_a_prompts_is_refused_before_any_work(local):
     """MLflow keeps prompts and models under the same names."""
     local.client.register_prompt("taken", "Answer {{question}}")
-    result = local.run_module("wrap_transformer", checkpoint_run=fetched, registered_model="taken")
-    assert_refused(local, result, "registered_model is 'taken'", "prompt")
-    run = local.latest("wrap_transformer")
-    assert local.client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'") == []
+    profile = (local.root / "params/tiny.yaml").read_text()
+    (local.root / "params/taken.yaml").write_text(profile.replace("&name tiny-phi3", "&name taken"))
+    assert_refused(local, local.run_module("main", profile="taken"), "registered_model is 'taken'", "prompt")
+    main = local.latest("main")
+    assert local.runs(f"tags.`mlflow.parentRunId` = '{main.info.run_id}'") == []
 
 
 def test_a_run_that_a_process_of_this_machine_left_open_is_closed_by_the_next(local, fetched):

@@ -4,7 +4,7 @@ import socket
 import uuid
 from typing import TYPE_CHECKING
 
-from steps.tracking.tags import ERROR_TAG, PARENT_TAG, PROCESS_TAG, REJECTED_TAG
+from steps.tracking.tags import CREATED_MODEL_TAG, ERROR_TAG, PARENT_TAG, PROCESS_TAG, REJECTED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +75,8 @@ def children(client: "MlflowClient", parent: "Run") -> "list[Run]":
 
 
 def discard_results(client: "MlflowClient", run: "Run") -> None:
-    """Delete what a run that failed has logged, its logs excepted: artifacts, registered versions, logged models.
+    """Delete what a run that failed has logged, its logs excepted: artifacts, registered versions, logged models;
+    a registered model too, if the run created it and it has no version.
 
     A store that deletes no artifacts, as Databricks', keeps the files; the run is FAILED, and no step reads those.
     """
@@ -83,6 +84,10 @@ def discard_results(client: "MlflowClient", run: "Run") -> None:
 
     for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
         client.delete_model_version(version.name, version.version)
+    created = client.get_run(run.info.run_id).data.tags.get(CREATED_MODEL_TAG)
+    if created and not client.search_model_versions(f"name = '{created}'"):
+        client.delete_registered_model(created)
+        client.delete_tag(run.info.run_id, CREATED_MODEL_TAG)
     for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
         get_artifact_repository(model.artifact_location).delete_artifacts()
         client.delete_logged_model(model.model_id)

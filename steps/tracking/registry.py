@@ -1,12 +1,14 @@
 """Logged models, registered versions and their aliases."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from steps.errors import StepError, one_of
 from steps.tracking.step import Step
-from steps.tracking.tags import MODEL_URI_TAG, VERSION_TAG
+from steps.tracking.tags import CREATED_MODEL_TAG, MODEL_URI_TAG, VERSION_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,6 +25,7 @@ MAX_TOKENS = 256  # of an answer where the request says nothing, in both wrapper
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # aliases
 _TAGGED = ("accuracy", "agreement", "kl_mean", "ln_perplexity_ratio", "decode_tokens_per_s", "ttft_ms", "size_mb")
 UC_SCHEMA = "PHI_MLFLOW_UC_SCHEMA"
+_REFUSALS = ("PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _EVALUATION_BELOW = "\n\n---\n\n"
 
 
@@ -75,10 +78,8 @@ def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str
     step.client.set_logged_model_tags(info.model_id, tags)
     if not registered_model:
         return info.model_uri
-    from mlflow.exceptions import MlflowException
-
-    try:
-        _make_sure_of(step.client, registered_model)
+    ensure_registered_model(step, registered_model)
+    with _refusals(registered_model):
         version = step.client.create_model_version(
             registered_model,
             source=info.model_uri,
@@ -87,30 +88,52 @@ def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str
             description=description,
             model_id=info.model_id,
         )
+    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
+    return f"{registered_model} version {version.version}"
+
+
+def ensure_registered_model(step: Step, registered_model: str) -> None:
+    """Create the registered model where there is none, so that a name that can't be had is known before any work.
+
+    It is deleted again if the run fails and nobody has registered a version by then.
+
+    Args:
+        registered_model: its full name; empty for none.
+
+    Raises:
+        StepError: the name is a prompt's, or the registry refuses it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not registered_model:
+        return
+    with _refusals(registered_model):
+        try:
+            step.client.create_registered_model(registered_model)
+            step.tag(**{CREATED_MODEL_TAG: registered_model})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            try:
+                step.client.get_registered_model(registered_model)
+            except MlflowException:  # what has the name is a prompt, which is no registered model to MLflow
+                raise error from None
+
+
+@contextlib.contextmanager
+def _refusals(registered_model: str) -> Iterator[None]:
+    """Word what the registry says to a name that can't be had."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
     except MlflowException as error:
-        if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS"):
+        if error.error_code not in _REFUSALS:
             raise
         raise StepError(
             f"registered_model is {registered_model!r}, which the registry refuses ({' '.join(str(error).split())}): "
             "choose another name, or ask for the right to it"
         ) from None
-    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
-    return f"{registered_model} version {version.version}"
-
-
-def _make_sure_of(client: "MlflowClient", registered_model: str) -> None:
-    """Create the registered model where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(registered_model)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        try:
-            client.get_registered_model(registered_model)
-        except MlflowException:  # what has the name is a prompt, which is no registered model to MLflow
-            raise error from None
 
 
 def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str, "ModelVersion"]:

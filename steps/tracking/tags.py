@@ -8,6 +8,7 @@ NOTE_TAG = "mlflow.note.content"  # the description on a run's page, Markdown
 PARENT_TAG = "mlflow.parentRunId"
 
 # this project's
+CREATED_MODEL_TAG = "created_model"  # the registered model that the run had to create
 ERROR_TAG = "error"  # the cause of a failure, one line
 FINGERPRINT_TAG = "fingerprint"
 PROCESS_TAG = "process"  # host, process ID and its start, of who works on the run

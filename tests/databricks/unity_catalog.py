@@ -34,6 +34,7 @@ class UnityCatalog:
             (f"GET {models}:{flag}", lambda q: {"is_databricks_sdk_models_artifact_repository_enabled": True}),
             (f"POST {models}/create", self._create_model),
             (f"GET {models}/get", lambda q: {"registered_model": self._model(q["name"])}),
+            (f"DELETE {models}/delete", self._delete_model),
             (f"POST {models}/alias", self._set_alias),
             (f"DELETE {models}/alias", self._delete_alias),
             (f"GET {models}/alias", self._by_alias),
@@ -82,6 +83,10 @@ class UnityCatalog:
         if name not in self.models:
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", f"Routine or Model '{name}' does not exist.")
         return self.models[name]
+
+    def _delete_model(self, q: dict[str, Any]) -> dict[str, Any]:
+        del self.models[self._model(q["name"])["name"]]
+        return {}
 
     def _version(self, q: dict[str, Any]) -> dict[str, Any]:
         model = self._model(q["name"])
