@@ -81,6 +81,13 @@ def start(
     )
 
 
+def with_profile(workspace: Workspace, home: Path, **settings: int) -> dict[str, str]:
+    """The environment of a user who has a profile in ~/.databrickscfg, with the SDK's settings in it."""
+    lines = {"host": workspace.url, "token": TOKENS[0], **settings}
+    (home / ".databrickscfg").write_text("[phi]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items()))
+    return {"DATABRICKS_CONFIG_PROFILE": "phi", "MLFLOW_TRACKING_URI": "databricks"}
+
+
 def finish(process: subprocess.Popen) -> Result:
     """Wait for it."""
     out, err = process.communicate(timeout=600)
@@ -230,17 +237,12 @@ def test_mlflows_own_backend_runs_the_tarball_to_the_end(submitted, root, client
 
 
 def test_a_workspace_that_stays_out_of_reach_is_one_line_and_the_job_goes_on(submitted, root, home, client, workspace):
-    """The user has a profile, which also says for how long to try."""
-    lines = (f"{key} = {value}" for key, value in {"host": workspace.url, "token": TOKENS[0]}.items())
-    (home / ".databrickscfg").write_text("\n".join(["[phi]", *lines, "retry_timeout_seconds = 4"]))
-    user = {"DATABRICKS_CONFIG_PROFILE": "phi", "MLFLOW_TRACKING_URI": "databricks"}
     workspace.faults.append(Fault(r"GET /api/2\.2/jobs/runs/get$", 500, 1000))
     params = {"params": "profile=few steps=fetch_model", "env_manager": "local", "uc_schema": "main.default"}
-    process = start(root, workspace, home, user=user, **params)
-    _, err = process.communicate(timeout=120)
+    user = with_profile(workspace, home, retry_timeout_seconds=4)
+    _, err = start(root, workspace, home, user=user, **params).communicate(timeout=120)
     job = list(workspace.jobs.runs.values())[-1]
     said = [line for line in err.splitlines() if line.startswith("submit_databricks: ")]
-    assert process.returncode != 0
     assert f"job run {job.run_id} may go on; see it in the workspace" in said[0], err
     assert re.search(r"the workspace \S+ has failed for \d s .*: run again when it answers", said[-1])
     workspace.jobs.wait(job)
@@ -280,16 +282,23 @@ def test_an_unknown_node_type_is_refused_in_databricks_words(submitted, root, ru
     assert_refused(client, result, "Node type i3.gigantic is not supported", "correct params/databricks/wrong.json")
 
 
-def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(submitted, root, run, workspace, tmp_path_factory):
+def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(
+    submitted, root, home, workspace, tmp_path_factory
+):
     repositories = tmp_path_factory.mktemp("repositories")
     subprocess.run(["git", "clone", "-q", "--bare", str(root), str(repositories / "phi.git")], check=True)
     sha = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True
     ).stdout.strip()
     with GitServer(repositories) as git:
-        source = {"source": f"{git.url}/phi.git", "version": sha}
-        result = run(params="steps=fetch_model", env_manager="local", uc_schema="main.default", **source)
+        params = {"params": "steps=fetch_model", "env_manager": "local", "uc_schema": "main.default"}
+        params |= {"source": f"{git.url}/phi.git", "version": sha}
+        slow = Fault(r"GET /api/2\.2/jobs/runs/get$", 6.0)
+        workspace.faults.append(slow)
+        user = with_profile(workspace, home, http_timeout_seconds=3)
+        result = finish(start(root, workspace, home, user=user, **params))
     assert result.code == 0, result.err
+    assert slow.times == 0, "an answer came later than the client waits for one"
     output = list(workspace.jobs.runs.values())[-1].output
     assert re.search(r"^fetch_model +reused", output, re.MULTILINE), "the same files, so the same work"
 
