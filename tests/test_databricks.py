@@ -59,19 +59,31 @@ def workspace(tmp_path_factory, server) -> Iterator[Workspace]:
 
 
 def start(
-    root: Path, workspace: Workspace, home: Path, *arguments: str, user: dict[str, str] | None = None, **params: str
+    root: Path,
+    workspace: Workspace,
+    home: Path,
+    *arguments: str,
+    user: dict[str, str] | None = None,
+    module: bool = False,
+    **params: str,
 ) -> subprocess.Popen:
     """`mlflow run` as somebody who works with the workspace, by default its submit_databricks.
 
     Args:
         user: the environment that leads to the workspace; by default its address and a token.
+        module: start submit_databricks without `mlflow run` around it: two seconds less.
     """
-    given = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
     command = [sys.executable, "-m", "mlflow", "run", str(root), *(arguments or ("-e", "submit_databricks"))]
+    command += ["--env-manager", "local", *(part for key, value in params.items() for part in ("-P", f"{key}={value}"))]
+    own = {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
+    if module:
+        command = [sys.executable, "-m", "steps.submit_databricks"]
+        command += [f"--{key}={value}" for key, value in params.items()]
+        own["PYTHONPATH"] = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
     return subprocess.Popen(
-        [*command, "--env-manager", "local", *given],
+        command,
         cwd=home,
-        env=os.environ | (user or workspace.environment()) | {"HOME": str(home), "MLFLOW_EXPERIMENT_NAME": EXPERIMENT},
+        env=os.environ | (user or workspace.environment()) | own,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -104,8 +116,8 @@ def home(workspace, tmp_path) -> Path:
 
 @pytest.fixture
 def run(root, workspace, home):
-    """Start with the checkout, and wait."""
-    return lambda *arguments, **params: finish(start(root, workspace, home, *arguments, **params))
+    """Submit from the checkout, and wait."""
+    return lambda **params: finish(start(root, workspace, home, module=True, **params))
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +252,7 @@ def test_a_workspace_that_stays_out_of_reach_is_one_line_and_the_job_goes_on(sub
     workspace.faults.append(Fault(r"GET /api/2\.2/jobs/runs/get$", 500, 1000))
     params = {"params": "profile=few steps=fetch_model", "env_manager": "local", "uc_schema": "main.default"}
     user = with_profile(workspace, home, retry_timeout_seconds=4)
-    _, err = start(root, workspace, home, user=user, **params).communicate(timeout=120)
+    _, err = start(root, workspace, home, user=user, module=True, **params).communicate(timeout=120)
     job = list(workspace.jobs.runs.values())[-1]
     said = [line for line in err.splitlines() if line.startswith("submit_databricks: ")]
     assert f"job run {job.run_id} may go on; see it in the workspace" in said[0], err
@@ -296,7 +308,7 @@ def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(
         slow = Fault(r"GET /api/2\.2/jobs/runs/get$", 6.0)
         workspace.faults.append(slow)
         user = with_profile(workspace, home, http_timeout_seconds=3)
-        result = finish(start(root, workspace, home, user=user, **params))
+        result = finish(start(root, workspace, home, user=user, module=True, **params))
     assert result.code == 0, result.err
     assert slow.times == 0, "an answer came later than the client waits for one"
     output = list(workspace.jobs.runs.values())[-1].output

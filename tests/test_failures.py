@@ -1,5 +1,6 @@
 """Bad input and failure, through the command line: one clear line, a non-zero exit, no run left RUNNING."""
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from steps.errors import StepError
+from steps.tracking.project import parse_parameters
 from tests.conftest import TINY, Project
 
 
@@ -34,8 +37,6 @@ EVALUATE = {"models": "models:/x/1", "reference_run": NOWHERE}
     ("entry_point", "params", "parts"),
     [
         ("main", {"profile": "tinny"}, ["main: profile is 'tinny'; did you mean 'tiny'"]),
-        ("main", {"steps": "fetch"}, ["steps is 'fetch'; did you mean 'fetch_model'"]),
-        ("main", {"reuse": "maybe"}, ["reuse is 'maybe'"]),
         ("fetch_model", {"source": "no-such-folder"}, ["source is 'no-such-folder'; expected a hub repository"]),
         ("fetch_model", {"source": "runs:/" + NOWHERE + "/x"}, ["cannot be read"]),
         (
@@ -43,13 +44,24 @@ EVALUATE = {"models": "models:/x/1", "reference_run": NOWHERE}
             {"source": "params/tiny-phi3", "adapter": "no-such-folder"},
             ["adapter is 'no-such-folder'; expected"],
         ),
-        ("convert_onnx", {"checkpoint_run": "latest"}, ["checkpoint_run is 'latest'; expected the run ID"]),
         ("convert_onnx", {"checkpoint_run": NOWHERE}, ["no such run in this tracking store"]),
+        ("wrap_custom", {"onnx_run": NOWHERE, "registered_model": "me/phi"}, ["registered_model is 'me/phi'"]),
+        ("evaluate", EVALUATE | {"evalset": "no.jsonl"}, ["evalset", "no.jsonl cannot be read"]),
+    ],
+)
+def test_bad_values(local, entry_point, params, parts):
+    assert_refused(local, local.run_module(entry_point, **params), *parts)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "params", "parts"),
+    [
+        ("main", {"steps": "fetch"}, ["steps is 'fetch'; did you mean 'fetch_model'"]),
+        ("main", {"reuse": "maybe"}, ["reuse is 'maybe'"]),
+        ("convert_onnx", {"checkpoint_run": "latest"}, ["checkpoint_run is 'latest'; expected the run ID"]),
         ("convert_onnx", {"checkpoint_run": NOWHERE, "precision": "fp16"}, ["precision is 'fp16'", "int4, int8, fp32"]),
         ("convert_onnx", {"checkpoint_run": NOWHERE, "options": "blok_size=32"}, ["did you mean 'block_size'"]),
         ("wrap_transformer", {"checkpoint_run": NOWHERE, "task": "llm/v1/chats"}, ["did you mean 'llm/v1/chat'"]),
-        ("wrap_custom", {"onnx_run": NOWHERE, "registered_model": "me/phi"}, ["registered_model is 'me/phi'"]),
-        ("evaluate", EVALUATE | {"evalset": "no.jsonl"}, ["evalset", "no.jsonl cannot be read"]),
         ("evaluate", EVALUATE | {"text": "no.txt"}, ["text", "no.txt cannot be read"]),
         ("evaluate", EVALUATE | {"gates": "no.yaml"}, ["gates", "no.yaml cannot be read"]),
         ("evaluate", EVALUATE | {"models": "models:/x/1,"}, ["models is 'models:/x/1,'; expected MLflow model URIs"]),
@@ -58,8 +70,12 @@ EVALUATE = {"models": "models:/x/1", "reference_run": NOWHERE}
         ("evaluate", EVALUATE | {"judge": "gpt-5"}, ["judge is 'gpt-5'; expected a model as MLflow's judges take it"]),
     ],
 )
-def test_bad_values(local, entry_point, params, parts):
-    assert_refused(local, local.run_module(entry_point, **params), *parts)
+def test_more_bad_values_without_a_process_for_each(entry_point, params, parts):
+    values = parse_parameters(entry_point, [f"--{name}={value}" for name, value in params.items()])
+    with pytest.raises(StepError) as refusal:
+        importlib.import_module(f"steps.{entry_point}").check(values)
+    for part in parts:
+        assert part in str(refusal.value)
 
 
 def test_a_parameter_that_is_unknown(local):
@@ -135,11 +151,11 @@ def test_a_step_that_fails_fails_main_with_its_cause(local, tmp_path):
     folder = shutil.copytree(TINY, local.root / "params" / "broken")
     profile = (local.root / "params" / "tiny.yaml").read_text().replace("params/tiny-phi3", "params/broken")
     (local.root / "params" / "broken.yaml").write_text(profile.replace("tiny-qa", "no-such-set"))
-    assert_refused(local, local.run("main", profile="broken"), "no-such-set.jsonl cannot be read")
+    assert_refused(local, local.run_module("main", profile="broken"), "no-such-set.jsonl cannot be read")
 
     (local.root / "params" / "broken.yaml").write_text(profile)
     (folder / "tokenizer.json").write_text("{}")
-    result = local.run("main", profile="broken", steps="fetch_model,convert_onnx")
+    result = local.run_module("main", profile="broken", steps="fetch_model,convert_onnx")
     assert_refused(local, result, "main: convert_onnx failed (run ")
     run_id = re.search(r"run ([0-9a-f]{32})", result.err)[1]
     run = local.client.get_run(run_id)
@@ -152,7 +168,7 @@ def test_a_step_that_is_left_out_and_was_never_run(local):
     (local.root / "params" / "other.yaml").write_text(
         (local.root / "params" / "tiny.yaml").read_text().replace("int4", "int8")
     )
-    result = local.run("main", profile="other", steps="fetch_model,evaluate")
+    result = local.run_module("main", profile="other", steps="fetch_model,evaluate")
     assert_refused(local, result, "steps leaves out convert_onnx")
 
 
@@ -205,7 +221,7 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     else:
         assert "main: interrupted" in err
         assert "Traceback" not in err.split("main: interrupted")[0]
-    again = local.run("main", steps="fetch_model")
+    again = local.run_module("main", steps="fetch_model")
     assert again.code == 0
     assert re.match(r"fetch_model +reused", again.out)
 

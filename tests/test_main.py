@@ -385,14 +385,14 @@ def test_a_second_main_reuses_everything_and_starts_nothing(project, children):
 
 
 def test_reuse_false_runs_a_step_again(project, children):
-    result = project.run("main", steps="fetch_model", reuse="false")
+    result = project.run_module("main", steps="fetch_model", reuse="false")
     assert result.code == 0, result.err
     assert re.match(r"fetch_model +\d", result.out)
     assert project.latest("fetch_model").info.run_id != children["fetch_model"].info.run_id
 
 
 def test_only_what_the_wanted_steps_need_is_looked_for(project, children):
-    result = project.run("main", steps="wrap_custom")
+    result = project.run_module("main", steps="wrap_custom")
     assert result.code == 0, result.err
     names = re.findall(r"^(\w+) +reused", result.out, re.MULTILINE)
     assert names == ["fetch_model", "convert_onnx", "wrap_custom"]
@@ -470,7 +470,7 @@ def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, chil
     sections = "convert_onnx:\n- {precision: int4}\n- {precision: int8, options: block_size=64}\n"
     variants = profile.replace("convert_onnx:\n  precision: int4\n", sections)
     (project.root / "params" / "variants.yaml").write_text(variants)
-    result = project.run("main", profile="variants", steps="convert_onnx,wrap_custom")
+    result = project.run_module("main", profile="variants", steps="convert_onnx,wrap_custom")
     assert result.code == 0, result.err
     took = re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE)
     assert [(name, how == "reused") for name, how in took if name in ("convert_onnx", "wrap_custom")] == [
@@ -486,7 +486,7 @@ def test_a_profile_may_list_variants_and_each_is_reused_on_its_own(project, chil
 def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):
     with (project.root / "steps" / "conversion" / "limits.py").open("a") as file:
         file.write("# edited\n")
-    result = project.run("main", steps="convert_onnx,wrap_transformer,wrap_custom")
+    result = project.run_module("main", steps="convert_onnx,wrap_transformer,wrap_custom")
     assert result.code == 0, result.err
     took = dict(re.findall(r"^(\w+) +(reused|\d+\.\d s)", result.out, re.MULTILINE))
     assert {name: how == "reused" for name, how in took.items()} == {

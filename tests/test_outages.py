@@ -41,6 +41,12 @@ def wait_for(project: Project, entry_point: str, process) -> None:
         time.sleep(0.2)
 
 
+def converted(project: Project) -> str:
+    """The ID of a convert_onnx run that finished."""
+    done = "attributes.status = 'FINISHED' and tags.`mlflow.project.entryPoint` = 'convert_onnx'"
+    return project.runs(done)[0].info.run_id
+
+
 def test_a_server_that_restarts_in_the_middle_of_main_is_waited_for(project, server):
     with server():
         process = project.start("main", steps=STEPS)
@@ -64,7 +70,7 @@ def test_a_server_that_stays_away_is_one_line_and_a_rerun_goes_on_and_closes_wha
     assert "run again when it does" in line and "the next run on this machine closes this one" in line
     with server():
         assert [run.info.status for run in project.runs("attributes.status = 'RUNNING'")], "nobody could close them"
-        result = project.run("main", steps=STEPS)
+        result = project.run_module("main", steps=STEPS)
         assert result.code == 0, result.err
         assert re.match(r"fetch_model +reused", result.out)
         assert project.runs("attributes.status = 'RUNNING'") == []
@@ -72,9 +78,9 @@ def test_a_server_that_stays_away_is_one_line_and_a_rerun_goes_on_and_closes_wha
 
 def test_an_upload_that_is_cut_is_made_again(project, server):
     with server():
-        checkpoint = project.latest("fetch_model").info.run_id
+        onnx = converted(project)
         way = Cutting(project.uri, after=1_000_000, times=2)
-        result = dataclasses.replace(project, uri=way.url).run_module("wrap_transformer", checkpoint_run=checkpoint)
+        result = dataclasses.replace(project, uri=way.url).run_module("wrap_custom", onnx_run=onnx)
         way.close()
         assert (result.code, way.cut) == (0, 2), result.err
 
@@ -82,14 +88,14 @@ def test_an_upload_that_is_cut_is_made_again(project, server):
 def test_a_network_that_is_always_cut_is_one_line_and_nothing_is_left(project, server):
     retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
     with server():
-        checkpoint = project.latest("fetch_model").info.run_id
+        onnx = converted(project)
         way = Cutting(project.uri, after=1_000_000, times=1000)
         elsewhere = dataclasses.replace(project, uri=way.url)
-        result = elsewhere.run_module("wrap_transformer", retries, checkpoint_run=checkpoint)
+        result = elsewhere.run_module("wrap_custom", retries, onnx_run=onnx)
         way.close()
         assert result.code == 1
-        (line,) = [line for line in result.error_lines() if line.startswith("wrap_transformer: ")]
+        (line,) = [line for line in result.error_lines() if line.startswith("wrap_custom: ")]
         assert "does not answer" in line, result.err
-        run = project.latest("wrap_transformer")
+        run = project.latest("wrap_custom")
         assert run.info.status == "FAILED"
         assert project.client.search_logged_models(["0"], f"source_run_id = '{run.info.run_id}'") == []

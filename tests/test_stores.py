@@ -38,9 +38,9 @@ def test_steps_read_and_write_s3_and_are_reused_there(project, bucket):
     keys = [entry["Key"] for entry in bucket.list_objects_v2(Bucket="phi", Prefix="artifacts")["Contents"]]
     assert f"artifacts/0/{checkpoint}/artifacts/checkpoint/manifest.json" in keys
     assert [key for key in keys if key.endswith("model.safetensors")]
-    first = project.run("main", steps="fetch_model")
+    first = project.run_module("main", steps="fetch_model")
     assert first.code == 0, first.err
-    assert re.match(r"fetch_model +reused  ", project.run("main", steps="fetch_model").out)
+    assert re.match(r"fetch_model +reused  ", project.run_module("main", steps="fetch_model").out)
     for key in keys:
         assert b"planted-aws-secret" not in bucket.get_object(Bucket="phi", Key=key)["Body"].read()
 
