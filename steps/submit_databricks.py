@@ -91,6 +91,7 @@ def submit_databricks(
         body = payload(order, read_cluster(ROOT / cluster, cluster), packages, folder, git, int(timeout))
         step.log_json(_without_secrets(body), "job/submitted.json")
         step.tag(remote_run=remote.run_id)
+        remote.hand_over()
         job = submit(client, body, cluster)
         ended = follow(client, job, _Display(step, remote, job), step.console.error)
     except KeyboardInterrupt:

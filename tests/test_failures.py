@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import psutil
 import pytest
 
 from steps.errors import StepError
@@ -237,17 +238,26 @@ def test_a_name_that_is_a_prompts_is_refused_before_any_work(local):
 
 
 def test_a_run_that_a_process_of_this_machine_left_open_is_closed_by_the_next(local, fetched):
-    own = local.client.get_run(fetched).data.tags["process"]
-    machine = own.split()[0]
-    left = local.client.create_run("0", tags={"process": f"{machine} 999999999 1"}).info.run_id
-    elsewhere = local.client.create_run("0", tags={"process": "another/0 999999999 1"}).info.run_id
+    """With what it had under it, but for a step that a process of its own still works on."""
+    machine = local.client.get_run(fetched).data.tags["process"].split()[0]
+    gone, here = f"{machine} 999999999 1", psutil.Process()
+    left = local.client.create_run("0", tags={"process": gone}).info.run_id
+    child = {"mlflow.parentRunId": left}
+    evaluated = local.client.create_run("0", tags=child).info.run_id
+    going_on = [
+        local.client.create_run("0", tags=child | {"process": f"{machine} {here.pid} {here.create_time():.0f}"}),
+        local.client.create_run("0", tags=child | {"process": "databricks"}),
+        local.client.create_run("0", tags={"process": "another/0 999999999 1"}),
+    ]
     try:
         assert local.run_module("fetch_model", source="params/tiny-phi3").code == 0
         closed = local.client.get_run(left)
         assert (closed.info.status, "its process ended" in closed.data.tags["error"]) == ("FAILED", True)
-        assert local.client.get_run(elsewhere).info.status == "RUNNING"
+        assert local.client.get_run(evaluated).info.status == "FAILED"
+        assert [local.client.get_run(run.info.run_id).info.status for run in going_on] == ["RUNNING"] * 3
     finally:
-        local.client.set_terminated(elsewhere)
+        for run in going_on:
+            local.client.set_terminated(run.info.run_id)
 
 
 def test_a_token_is_in_no_run(local, hub, tmp_path):

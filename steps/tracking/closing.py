@@ -15,9 +15,12 @@ LOGS = "logs"  # the artifact folder that a failed run keeps
 
 def close_run(client: "MlflowClient", run: "Run", cause: str, status: str = "FAILED") -> None:
     """End a run that is RUNNING, and its children, with the cause as its tag `error`; discard its results."""
-    if run.info.status != "RUNNING":
-        return
-    close_children(client, run)
+    if run.info.status == "RUNNING":
+        close_children(client, run)
+        _end(client, run, cause, status)
+
+
+def _end(client: "MlflowClient", run: "Run", cause: str, status: str) -> None:
     if ERROR_TAG not in run.data.tags:
         client.set_tag(run.info.run_id, ERROR_TAG, cause[:5000])
     client.set_terminated(run.info.run_id, status)
@@ -33,19 +36,30 @@ def claim(client: "MlflowClient", run: "Run") -> None:
 
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
-    """Close the runs that processes of this machine left RUNNING: killed, or cut off from the tracking server."""
+    """Close the runs that processes of this machine left RUNNING: killed, or cut off from the tracking server.
+
+    A child that a process of its own works on, here or elsewhere, goes on: it outlives a parent that was killed.
+    """
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+        if _is_abandoned(run):
+            cause = "its process ended without closing it: killed, or cut off from the tracking server"
+            _end(client, run, cause, "FAILED")
+            for child in children(client, run):
+                if child.info.status == "RUNNING" and PROCESS_TAG not in child.data.tags:
+                    client.set_terminated(child.info.run_id, "FAILED")
+
+
+def _is_abandoned(run: "Run") -> bool:
+    """Whether a process of this machine worked on the run, and is no more."""
     import psutil
 
-    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        host, pid, started = (run.data.tags.get(PROCESS_TAG, "").split() + ["", "", ""])[:3]
-        if host != _machine() or not pid.isdecimal():
-            continue
-        try:
-            alive = f"{psutil.Process(int(pid)).create_time():.0f}" == started
-        except psutil.NoSuchProcess:
-            alive = False
-        if not alive:
-            close_run(client, run, "its process ended without closing it: killed, or cut off from the tracking server")
+    host, pid, started = (run.data.tags.get(PROCESS_TAG, "").split() + ["", "", ""])[:3]
+    if host != _machine() or not pid.isdecimal():
+        return False
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.0f}" != started
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _machine() -> str:

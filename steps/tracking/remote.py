@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from steps.tracking.closing import children, close_run
 from steps.tracking.project import entry_points
 from steps.tracking.step import Step, step_line
-from steps.tracking.tags import COMMIT_TAG, ENTRY_POINT_TAG, NAME_TAG, PARENT_TAG, SUMMARY_TAG
+from steps.tracking.tags import COMMIT_TAG, ENTRY_POINT_TAG, NAME_TAG, PARENT_TAG, PROCESS_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +64,11 @@ class RemoteRun:
         """Set tags of the run."""
         for key, value in tags.items():
             self.client.set_tag(self.run_id, key, value)
+
+    def hand_over(self) -> None:
+        """From here on another machine works on it, and puts its own process there: the end of this one is no cause to
+        close it."""
+        self.tag(**{PROCESS_TAG: "databricks"})
 
     def state(self) -> "Run":
         """The run as it is now."""
