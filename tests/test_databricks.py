@@ -295,8 +295,9 @@ def test_an_unknown_node_type_is_refused_in_databricks_words(submitted, root, ru
 
 
 def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(
-    submitted, root, home, workspace, tmp_path_factory
+    submitted, root, home, client, workspace, tmp_path_factory
 ):
+    """By a user whose own tracking store is a file, out of the workspace's reach: what runs there is tracked there."""
     repositories = tmp_path_factory.mktemp("repositories")
     subprocess.run(["git", "clone", "-q", "--bare", str(root), str(repositories / "phi.git")], check=True)
     sha = subprocess.run(
@@ -307,12 +308,17 @@ def test_the_job_takes_the_project_from_a_commit_of_a_git_repository(
         params |= {"source": f"{git.url}/phi.git", "version": sha}
         slow = Fault(r"GET /api/2\.2/jobs/runs/get$", 6.0)
         workspace.faults.append(slow)
-        user = with_profile(workspace, home, http_timeout_seconds=3)
+        own = Project(root, f"sqlite:///{home}/mlflow.db", home)
+        user = with_profile(workspace, home, http_timeout_seconds=3) | {"MLFLOW_TRACKING_URI": own.uri}
         result = finish(start(root, workspace, home, user=user, module=True, **params))
     assert result.code == 0, result.err
     assert slow.times == 0, "an answer came later than the client waits for one"
     output = list(workspace.jobs.runs.values())[-1].output
     assert re.search(r"^fetch_model +reused", output, re.MULTILINE), "the same files, so the same work"
+    experiment = own.client.get_experiment_by_name(EXPERIMENT)
+    (submission,) = own.client.search_runs([experiment.experiment_id])
+    main = client.get_run(submission.data.tags["remote_run"])
+    assert (submission.info.status, main.info.status) == ("FINISHED", "FINISHED")
 
 
 def test_databricks_workspace_registry_has_no_aliases_but_says_which_model_a_version_is(
