@@ -105,19 +105,28 @@ def ensure_registered_model(step: Step, registered_model: str) -> None:
     """
     from mlflow.exceptions import MlflowException
 
-    if not registered_model:
+    # Asked for first: who may add versions to a model need not have the right to create one.
+    if not registered_model or _exists(step.client, registered_model):
         return
     with _refusals(registered_model):
         try:
             step.client.create_registered_model(registered_model)
-            step.tag(**{CREATED_MODEL_TAG: registered_model})
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            faster = error.error_code == "RESOURCE_ALREADY_EXISTS" and _exists(step.client, registered_model)
+            if not faster:  # than this run somebody else was; or what has the name is a prompt, which is no model
                 raise
-            try:
-                step.client.get_registered_model(registered_model)
-            except MlflowException:  # what has the name is a prompt, which is no registered model to MLflow
-                raise error from None
+        else:
+            step.tag(**{CREATED_MODEL_TAG: registered_model})
+
+
+def _exists(client: "MlflowClient", registered_model: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(registered_model)
+    except MlflowException:  # registries differ in how they say so; creating it tells what else is wrong
+        return False
+    return True
 
 
 @contextlib.contextmanager
