@@ -14,6 +14,7 @@ from steps.databricks.files import project_files, upload
 from steps.databricks.job import Order, cancel, cause, follow, git_source, output, payload, submit
 from steps.databricks.patience import connect
 from steps.errors import Rejected, StepError, nearest, one_of
+from steps.tracking.profile import read_profile
 from steps.tracking.project import ROOT, entry_points, pinned_packages
 from steps.tracking.remote import RemoteRun
 from steps.tracking.secrets import redact
@@ -30,7 +31,9 @@ def check(params: dict[str, str]) -> None:
     runnable = [name for name in entry_points() if name not in _LOCAL]
     one_of("entry_point", params["entry_point"], runnable)
     one_of("env_manager", params["env_manager"], _ENV_MANAGERS)
-    _parameters(params["entry_point"], params["params"])
+    given = _parameters(params["entry_point"], params["params"])
+    if params["entry_point"] == "main" and params["source"] == "workspace":  # which has the files that are here
+        read_profile((entry_points()["main"] | given)["profile"])
     read_cluster(ROOT / params["cluster"], params["cluster"])
     if not params["timeout"].isdecimal():
         raise StepError(f"timeout is {params['timeout']!r}; expected seconds, or 0 for none")

@@ -69,6 +69,18 @@ def test_bad_values(local, entry_point, params, parts):
         ("evaluate", EVALUATE | {"effort": "quik"}, ["effort is 'quik'; did you mean 'quick'"]),
         ("evaluate", EVALUATE | {"prefer": "cost"}, ["prefer is 'cost'", "quality, size, speed"]),
         ("evaluate", EVALUATE | {"judge": "gpt-5"}, ["judge is 'gpt-5'; expected a model as MLflow's judges take it"]),
+        ("submit_databricks", {"entry_point": "mian"}, ["entry_point is 'mian'; did you mean 'main'"]),
+        ("submit_databricks", {"entry_point": "test"}, ["entry_point is 'test'; valid: convert_onnx"]),
+        ("submit_databricks", {"params": "profile"}, ["params has 'profile'; expected name=value"]),
+        ("submit_databricks", {"params": "profle=tiny"}, ["'profle' is unknown to main; did you mean 'profile'"]),
+        ("submit_databricks", {"params": "profile=tinny"}, ["profile is 'tinny'; did you mean 'tiny'"]),
+        ("submit_databricks", {"entry_point": "evaluate"}, ["evaluate needs a value for models, reference_run"]),
+        ("submit_databricks", {"env_manager": "pip"}, ["env_manager is 'pip'; valid: conda, local, uv, virtualenv"]),
+        ("submit_databricks", {"timeout": "-1"}, ["timeout is '-1'; expected seconds"]),
+        ("submit_databricks", {"source": "github.com/x/y"}, ["expected workspace, or the URL of a git repository"]),
+        ("submit_databricks", {"version": "v1"}, ["version is 'v1', which a git URL as the source would need"]),
+        ("submit_databricks", {"uc_schema": "main"}, ["uc_schema is 'main'; expected catalog.schema"]),
+        ("submit_databricks", {"cluster": "no.json"}, ["cluster is 'no.json', which cannot be read"]),
     ],
 )
 def test_more_bad_values_without_a_process_for_each(entry_point, params, parts):
