@@ -77,9 +77,10 @@ def submit_databricks(
         git = git_source(source, version)
 
     parameters = _parameters(entry_point, params)
-    remote = RemoteRun(step, entry_point, parameters, experiment, user)
+    remote = RemoteRun(step, entry_point, experiment, user)
     job = None
     try:
+        remote.log_parameters(parameters)
         order = Order(
             entry_point=entry_point,
             parameters=parameters,

@@ -31,6 +31,18 @@ from tests import servers  # noqa: E402
 from tests.hub import Hub  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_in_the_tree():
+    """The tests leave no store, artifacts or temporary files in the project's folder."""
+
+    def visible() -> set[str]:
+        return {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+
+    before = visible()
+    yield
+    assert visible() == before
+
+
 @dataclass
 class Result:
     """What a person sees of a command: its exit code, and stdout and stderr."""

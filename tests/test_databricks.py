@@ -252,10 +252,11 @@ def test_a_workspace_that_stays_out_of_reach_is_one_line_and_the_job_goes_on(sub
     workspace.faults.append(Fault(r"GET /api/2\.2/jobs/runs/get$", 500, 1000))
     params = {"params": "profile=few steps=fetch_model", "env_manager": "local", "uc_schema": "main.default"}
     user = with_profile(workspace, home, retry_timeout_seconds=4)
-    _, err = start(root, workspace, home, user=user, module=True, **params).communicate(timeout=120)
+    result = finish(start(root, workspace, home, user=user, module=True, **params))
     job = list(workspace.jobs.runs.values())[-1]
-    said = [line for line in err.splitlines() if line.startswith("submit_databricks: ")]
-    assert f"job run {job.run_id} may go on; see it in the workspace" in said[0], err
+    assert result.code != 0
+    said = [line for line in result.error_lines() if line.startswith("submit_databricks: ")]
+    assert f"job run {job.run_id} may go on; see it in the workspace" in said[0], result.err
     assert re.search(r"the workspace \S+ has failed for \d s .*: run again when it answers", said[-1])
     workspace.jobs.wait(job)
     assert job.result == "SUCCESS", job.output

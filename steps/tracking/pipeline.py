@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from steps.errors import Rejected, StepError
-from steps.tracking.closing import close_children
+from steps.tracking.closing import children, close_children
 from steps.tracking.project import ROOT
 from steps.tracking.reuse import find_finished, fingerprint
 from steps.tracking.step import Step, step_line
@@ -79,17 +79,22 @@ class Pipeline:
         for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):  # exported by a user, they break nested runs
             os.environ.pop(name, None)
         try:
-            submitted = mlflow.run(
-                str(ROOT),
-                entry_point,
-                parameters=params,
-                experiment_id=self._main.run.info.experiment_id,
-                env_manager="local",  # this process's environment; a nested run would build its own
-                run_name=entry_point,
-                storage_dir=str(self._main.scratch),
-            )
+            with contextlib.ExitStack() as unless_finished:
+                unless_finished.callback(close_children, self._main.client, self._main.run)
+                # A signal just after the start of a process finds MLflow without a hold on it.
+                unless_finished.callback(_end_child_processes)
+                submitted = mlflow.run(
+                    str(ROOT),
+                    entry_point,
+                    parameters=params,
+                    experiment_id=self._main.run.info.experiment_id,
+                    env_manager="local",  # this process's environment; a nested run would build its own
+                    run_name=entry_point,
+                    storage_dir=str(self._main.scratch),
+                )
+                unless_finished.pop_all()
         except ExecutionException as error:
-            child = self._close(entry_point)
+            child = self._failed(entry_point)
             if not child:
                 raise StepError(f"{entry_point} could not be started: {' '.join(str(error).split())}") from None
             cause = child.data.tags.get(ERROR_TAG, "its process ended without a word: killed, or out of memory")
@@ -97,13 +102,9 @@ class Pipeline:
                 self.done.append((entry_point, child, False))
                 raise Rejected(f"{entry_point}: {cause}") from None
             raise StepError(f"{entry_point} failed (run {child.info.run_id}): {cause}") from None
-        except BaseException:
-            _end_child_processes()  # a signal just after the start of one finds MLflow without a hold on it
-            self._close(entry_point)
-            raise
         return self._main.client.get_run(submitted.run_id)
 
-    def _close(self, entry_point: str) -> "Run | None":
-        """Close what children left open; the one of the entry point, if it did not finish."""
-        failed = [run for run in close_children(self._main.client, self._main.run) if run.info.status != "FINISHED"]
-        return next((child for child in failed if child.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)
+    def _failed(self, entry_point: str) -> "Run | None":
+        """The latest child of the entry point, if it did not finish."""
+        latest = (run for run in children(self._main.client, self._main.run) if run.info.status != "FINISHED")
+        return next((run for run in latest if run.data.tags.get(ENTRY_POINT_TAG) == entry_point), None)

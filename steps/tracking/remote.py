@@ -17,19 +17,19 @@ class RemoteRun:
 
     Attributes:
         uri: that store's address: this process's own where both can reach it, else the workspace's, `databricks`.
-        run_id, experiment_id: of the run.
+        run_id, experiment_id, entry_point: of the run.
     """
 
-    def __init__(self, step: Step, entry_point: str, parameters: dict[str, str], experiment: str, user: str) -> None:
+    def __init__(self, step: Step, entry_point: str, experiment: str, user: str) -> None:
         """
         Args:
             step: the open run of the step that submits; the run's parent where the store is the same.
-            parameters: those given; the run has the defaults too, as MLflow logs them.
             experiment: a name; empty for the step's own where the store is the same, else /Users/<user>/phi-mlflow.
             user: the workspace's user.
         """
         import mlflow
 
+        self.entry_point = entry_point
         own = mlflow.get_tracking_uri()
         shared = own.startswith(("databricks", "http://", "https://"))
         self.uri = own if shared else "databricks"
@@ -53,12 +53,13 @@ class RemoteRun:
         self._run = self.client.create_run(self.experiment_id, tags=tags)
         self.run_id = self._run.info.run_id
         self._shown: set[str] = set()
-        try:
-            for name, value in (entry_points()[entry_point] | parameters).items():
-                self.client.log_param(self.run_id, name, value or "")
-        except Exception:
-            self.close("its parameters could not be logged")
-            raise
+
+    def log_parameters(self, parameters: dict[str, str]) -> None:
+        """Log what the entry point was given, and its defaults, as MLflow does."""
+        from mlflow.entities import Param
+
+        values = entry_points()[self.entry_point] | parameters
+        self.client.log_batch(self.run_id, params=[Param(name, value or "") for name, value in values.items()])
 
     def tag(self, **tags: str) -> None:
         """Set tags of the run."""

@@ -25,8 +25,13 @@ run_entry_point("test", work, lambda params: None)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """A folder for one tracking store; making a new one takes as long as a test."""
-    return tmp_path_factory.mktemp("store")
+    """A folder with one tracking store; making a new one takes as long as a test."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # artifacts go where the store is first opened
+        uri = f"sqlite:///{folder}/mlflow.db"
+        MlflowClient(uri, uri).search_experiments()
+    return folder
 
 
 @pytest.mark.parametrize(
