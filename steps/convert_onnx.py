@@ -5,15 +5,15 @@ from pathlib import Path
 
 from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.manifest import describe_files
-from steps.conversion.check import compare_first_tokens
+from steps.common.disk import need_space, size_text
+from steps.common.errors import StepError
 from steps.conversion.convert import convert
+from steps.conversion.logits_check import compare_first_tokens
 from steps.conversion.options import check_choice, estimated_size
 from steps.conversion.tokenizer_check import compare_tokenizers
-from steps.disk import need_space, size_text
-from steps.errors import StepError
-from steps.tracking.checkpoint import verified_checkpoint
-from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.step import Step, run_entry_point
+from steps.runs.artifacts import check_run_id, local_store
+from steps.runs.checkpoint_input import verified_checkpoint
+from steps.runs.step import Step, run_entry_point
 
 
 def check(params: dict[str, str]) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from steps.checkpoint.manifest import sha256
+from steps.common.errors import Rejected, StepError, one_of
 from steps.conversion.convert import RUNTIMES, installed_versions
-from steps.errors import Rejected, StepError, one_of
-from steps.evaluation import entries as made
-from steps.evaluation.effort import EFFORTS
-from steps.evaluation.environment import environment
-from steps.evaluation.evalset import Item, read_evalset, spread
-from steps.evaluation.fidelity import WINDOW
-from steps.evaluation.gates import read_gates
-from steps.evaluation.measure import (
+from steps.evaluation import summary as made
+from steps.evaluation.inputs.effort import EFFORTS
+from steps.evaluation.inputs.evalset import Item, read_evalset, spread
+from steps.evaluation.inputs.scored_text import read_text
+from steps.evaluation.measure.fidelity import WINDOW
+from steps.evaluation.measure.machine import environment
+from steps.evaluation.measure.measuring import (
     MAX_TOKENS,
     Measured,
     Models,
@@ -28,15 +28,14 @@ from steps.evaluation.measure import (
     measure_reference,
     rounds,
 )
-from steps.evaluation.promotion import PREFERENCES, Decision, decide
-from steps.evaluation.report import html, markdown
-from steps.evaluation.table import verdict
-from steps.evaluation.texts import read_text
-from steps.tracking.answers import ask_through_mlflow, import_early
-from steps.tracking.checkpoint import verified_checkpoint
-from steps.tracking.inputs import check_run_id
-from steps.tracking.project import ROOT
-from steps.tracking.registry import (
+from steps.evaluation.recording.answers import ask_through_mlflow, import_early
+from steps.evaluation.recording.subjects import Subject, find_subjects
+from steps.evaluation.report.page import html, markdown
+from steps.evaluation.report.tables import verdict
+from steps.evaluation.verdict.gates import read_gates
+from steps.evaluation.verdict.promotion import PREFERENCES, Decision, decide
+from steps.project.mlproject import ROOT
+from steps.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
@@ -45,9 +44,10 @@ from steps.tracking.registry import (
     record_verdicts,
     with_full_name,
 )
-from steps.tracking.step import Step, run_entry_point
-from steps.tracking.subjects import Subject, find_subjects
-from steps.tracking.tags import EVALUATION
+from steps.runs.artifacts import check_run_id
+from steps.runs.checkpoint_input import verified_checkpoint
+from steps.runs.step import Step, run_entry_point
+from steps.runs.tags import EVALUATION
 
 _PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
@@ -221,7 +221,7 @@ def _log(step: Step, evaluation: dict, items: list[Item], reference: Reference, 
     import pandas as pd
     from mlflow.entities import LoggedModelInput
 
-    from steps.evaluation.plots import PLOTS
+    from steps.evaluation.report.plots import PLOTS
 
     place = evaluation["evalset"]["path"]
     rows = {"question": [i.question for i in items], "expected": [i.expected_text for i in items]}

@@ -13,12 +13,12 @@ from steps.checkpoint.adapter import check_adapter_files, read_adapter_config
 from steps.checkpoint.hub import fetch, resolve_commit
 from steps.checkpoint.manifest import build_adapter_manifest, build_manifest, total_size
 from steps.checkpoint.source import Source, is_commit, parse_source
-from steps.disk import size_text
-from steps.errors import StepError
-from steps.tracking.checkpoint import MANIFEST, download_artifact
-from steps.tracking.project import ROOT
-from steps.tracking.registry import pinned_model
-from steps.tracking.step import Step, run_entry_point
+from steps.common.disk import size_text
+from steps.common.errors import StepError
+from steps.project.mlproject import ROOT
+from steps.registry.versions import pinned_model
+from steps.runs.checkpoint_input import MANIFEST, download_artifact
+from steps.runs.step import Step, run_entry_point
 
 
 def check(params: dict[str, str]) -> None:

@@ -5,15 +5,15 @@ import shlex
 from typing import Any
 
 from steps import convert_onnx, evaluate, fetch_model, wrap_custom, wrap_transformer
-from steps.errors import Rejected, one_of
-from steps.evaluation.table import COLUMNS, markdown_table, row, text_table, verdict
-from steps.tracking.inputs import read_json
-from steps.tracking.pipeline import Pipeline
-from steps.tracking.profile import read_profile
-from steps.tracking.project import STEPS
-from steps.tracking.registry import CHAMPION, champion_version, ensure_registered_model, with_full_name
-from steps.tracking.step import Step, run_entry_point
-from steps.tracking.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
+from steps.common.errors import Rejected, one_of
+from steps.evaluation.report.tables import COLUMNS, markdown_table, row, text_table, verdict
+from steps.project.mlproject import STEPS
+from steps.project.profiles import read_profile
+from steps.registry.versions import CHAMPION, champion_version, ensure_registered_model, with_full_name
+from steps.runs.artifacts import read_json
+from steps.runs.child_runs import Pipeline
+from steps.runs.step import Step, run_entry_point
+from steps.runs.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
 _UPSTREAM = {
     "fetch_model": (),

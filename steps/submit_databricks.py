@@ -9,17 +9,17 @@ import os
 import shlex
 from typing import Any
 
+from steps.common.errors import Rejected, StepError, nearest, one_of
 from steps.databricks.cluster import read_cluster
 from steps.databricks.files import project_files, upload
 from steps.databricks.job import Order, cancel, cause, follow, git_source, output, payload, submit
-from steps.databricks.patience import connect
-from steps.errors import Rejected, StepError, nearest, one_of
-from steps.tracking.profile import read_profile
-from steps.tracking.project import ROOT, entry_points, pinned_packages
-from steps.tracking.remote import RemoteRun
-from steps.tracking.secrets import redact
-from steps.tracking.step import Step, run_entry_point, step_line
-from steps.tracking.tags import ERROR_TAG, REJECTED_TAG, SUMMARY_TAG
+from steps.databricks.retry import connect
+from steps.project.mlproject import ROOT, entry_points, pinned_packages
+from steps.project.profiles import read_profile
+from steps.runs.redaction import redact
+from steps.runs.remote_run import RemoteRun
+from steps.runs.step import Step, run_entry_point, step_line
+from steps.runs.tags import ERROR_TAG, REJECTED_TAG, SUMMARY_TAG
 
 _LOCAL = ("submit_databricks", "test")  # what makes no sense there
 _ENV_MANAGERS = ("uv", "virtualenv", "conda", "local")

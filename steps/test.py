@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from steps.chat.threads import usable_cpus
-from steps.errors import StepError
-from steps.tracking.project import ROOT, parse_parameters
+from steps.chat.runtime.cpus import usable_cpus
+from steps.common.errors import StepError
+from steps.project.mlproject import ROOT, parse_parameters
 
 _LONGEST = (
     "test_main.py",
-    "test_databricks.py",
-    "test_outages.py",
+    "test_submit_databricks.py",
+    "faults/test_outages.py",
     "test_lora.py",
-    "test_failures.py",
+    "faults/test_failures.py",
     "test_evaluate.py",
 )
 

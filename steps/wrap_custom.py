@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from steps import chat
-from steps.chat.schema import signature
+from steps.chat.api.signature import signature
 from steps.chat.settings import Settings
+from steps.common.disk import need_space, size_text
+from steps.common.errors import StepError
 from steps.conversion.convert import RUNTIMES, installed_versions
-from steps.disk import need_space, size_text
-from steps.errors import StepError
-from steps.tracking.inputs import check_run_id, download, finished_run, local_store, read_json
-from steps.tracking.registry import (
+from steps.registry.versions import (
     INPUT_EXAMPLES,
     MAX_TOKENS,
     check_wrapping,
@@ -25,7 +24,8 @@ from steps.tracking.registry import (
     publish,
     with_full_name,
 )
-from steps.tracking.step import Step, run_entry_point
+from steps.runs.artifacts import check_run_id, download, finished_run, local_store, read_json
+from steps.runs.step import Step, run_entry_point
 
 _REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
 

@@ -10,10 +10,8 @@ from typing import Any
 
 from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.manifest import total_size
-from steps.disk import need_space, size_text
-from steps.tracking.checkpoint import verified_checkpoint
-from steps.tracking.inputs import check_run_id, local_store
-from steps.tracking.registry import (
+from steps.common.disk import need_space, size_text
+from steps.registry.versions import (
     INPUT_EXAMPLES,
     MAX_TOKENS,
     check_wrapping,
@@ -22,7 +20,9 @@ from steps.tracking.registry import (
     publish,
     with_full_name,
 )
-from steps.tracking.step import Step, run_entry_point
+from steps.runs.artifacts import check_run_id, local_store
+from steps.runs.checkpoint_input import verified_checkpoint
+from steps.runs.step import Step, run_entry_point
 
 # Without an explicit list MLflow infers one, which needs torchvision and loads the model.
 _REQUIREMENTS = ("mlflow", "torch", "transformers")

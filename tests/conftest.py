@@ -27,8 +27,8 @@ for name in [name for name in os.environ if name.startswith(("HF_", "MLFLOW_", "
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is this one
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-from tests import servers  # noqa: E402
-from tests.hub import Hub  # noqa: E402
+from tests.fakes import servers  # noqa: E402
+from tests.fakes.hub import Hub  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -224,7 +224,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """A checkpoint of every geometry at reduced size, with random weights."""
-    from tests.geometries import GEOMETRIES, make_checkpoint
+    from tests.checkpoints.geometries import GEOMETRIES, make_checkpoint
 
     return {name: make_checkpoint(tmp_path_factory.mktemp("checkpoint") / name, name, TINY) for name in GEOMETRIES}
 

@@ -14,7 +14,7 @@ import pytest
 from mlflow.exceptions import ExecutionException
 
 from tests.conftest import Project, Result, checkout
-from tests.git_server import GitServer
+from tests.fakes.git_server import GitServer
 
 TOKEN = "planted-token-9"
 SUBDIRECTORY = "projects/phi"

@@ -15,9 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, TINY, Project
-from tests.hub import Repo
-from tests.lora import (
+from tests.checkpoints.lora import (
     NEW_ANSWERS,
     base_model,
     merged_by_peft,
@@ -25,7 +23,9 @@ from tests.lora import (
     random_checkpoint,
     taught_adapter,
 )
-from tests.test_failures import assert_refused
+from tests.conftest import ROOT, TINY, Project
+from tests.fakes.hub import Repo
+from tests.faults.test_failures import assert_refused
 
 KEPT = "What is 7 plus 8?"  # the adapter was not taught another answer to this one
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import requests
 
-from steps.tracking.project import STEPS
-from tests import servers
+from steps.project.mlproject import STEPS
 from tests.conftest import ROOT, TINY
+from tests.fakes import servers
 
 pytestmark = pytest.mark.usefixtures("cold")
 
@@ -499,7 +499,7 @@ def test_an_edit_reruns_the_steps_that_use_it_and_no_others(project, children):
 
 
 def test_the_readme_names_every_entry_point():
-    from steps.tracking.project import entry_points
+    from steps.project.mlproject import entry_points
 
     readme = (ROOT / "README.md").read_text()
     assert [name for name in entry_points() if f"`{name}`" not in readme] == []

@@ -6,7 +6,7 @@ import boto3
 import pytest
 
 from tests.conftest import TINY, Project, checkout
-from tests.servers import s3, serve
+from tests.fakes.servers import s3, serve
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from chat.schema import COMPLETIONS
+from chat.api.signature import COMPLETIONS
 from chat.service import Service
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model

@@ -7,13 +7,13 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .answer import Answer, Completion
-from .engine import Engine
+from .api.requests import ChatRequest, parse_chat, parse_params, parse_prompt
+from .api.responses import Choice, Chunks, chat_response
+from .api.tools import may_be_calls
+from .batching.answer import Answer, Completion
+from .batching.engine import Engine
 from .integrity import start_check
-from .protocol import ChatRequest, parse_chat, parse_params, parse_prompt
-from .response import Choice, Chunks, chat_response
 from .settings import Settings
-from .tools import may_be_calls
 from .tracing import traced
 
 

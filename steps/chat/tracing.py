@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answer import Completion
+    from .batching.answer import Completion
 
 Record = Callable[[Any, Sequence["Completion"]], None]
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from steps.checkpoint.inspect import ADAPTER_CONFIG, PICKLED, read_config, read_header, read_weights
-from steps.errors import StepError
+from steps.checkpoint.headers import ADAPTER_CONFIG, PICKLED, read_config, read_header, read_weights
+from steps.common.errors import StepError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # The tokenizer's files only to see whether the adapter brings tokens of its own.

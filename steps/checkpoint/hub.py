@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter_files, read_adapter_config
-from steps.checkpoint.inspect import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, read_config
-from steps.disk import need_space
-from steps.errors import StepError
+from steps.checkpoint.headers import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, read_config
+from steps.common.disk import need_space
+from steps.common.errors import StepError
 
 _TRIES = 10
 _CONFIG = "config.json"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter
+from steps.checkpoint.headers import architecture_facts, check_architecture, check_files, read_config, read_weights
 from steps.checkpoint.hub import is_allowed
-from steps.checkpoint.inspect import architecture_facts, check_architecture, check_files, read_config, read_weights
-from steps.errors import StepError
+from steps.common.errors import StepError
 
 FORMAT = 1
 _LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.checkpoint.adapter import ADAPTER_WEIGHTS, MERGED_FIELDS, PREFIX, read_adapter_config
-from steps.checkpoint.inspect import read_header
-from steps.disk import need_space
-from steps.errors import StepError
+from steps.checkpoint.headers import read_header
+from steps.common.disk import need_space
+from steps.common.errors import StepError
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from steps.errors import StepError
+from steps.common.errors import StepError
 
 _ARTIFACT_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
 _REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")

@@ -38,9 +38,9 @@ def convert(
     Raises:
         StepError: the weights are not what config.json says, or the exporter cannot convert such a model.
     """
-    from steps.conversion.export import export
-    from steps.conversion.genai import build
-    from steps.conversion.limits import known_limits, longrope_switch
+    from steps.conversion.builder import build
+    from steps.conversion.optimum_export import export
+    from steps.conversion.runtime_limits import known_limits, longrope_switch
 
     started = time.monotonic()
     chosen = parse_options(exporter, options)

@@ -2,7 +2,7 @@
 
 import re
 
-from steps.errors import StepError, nearest, one_of
+from steps.common.errors import StepError, nearest, one_of
 
 EXPORTERS = ("genai", "optimum")
 DEVICES = ("cpu", "cuda")

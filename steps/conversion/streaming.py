@@ -19,10 +19,10 @@ import onnx_ir as ir
 import torch
 from onnx_ir.tensor_adapters import TorchTensor, to_torch_dtype
 
-from steps.chat.graph import FIRST_LOGIT
-from steps.chat.threads import usable_cpus
-from steps.conversion.weights import open_model
-from steps.errors import StepError, nearest
+from steps.chat.runtime.cpus import usable_cpus
+from steps.chat.runtime.session import FIRST_LOGIT
+from steps.common.errors import StepError, nearest
+from steps.conversion.mapped_model import open_model
 
 ARCHITECTURES = ("Phi3ForCausalLM",)
 _CLASSES = ("Phi3MiniModel", "Phi3MiniLongRoPEModel")  # what the builder makes of them

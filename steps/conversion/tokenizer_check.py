@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steps.chat.tokenizer import load_tokenizer
-from steps.errors import StepError
+from steps.chat.runtime.tokenizer import load_tokenizer
+from steps.common.errors import StepError
 
 # What people write. A conversion whose runtime makes other tokens of any of it is refused.
 CORPUS = {

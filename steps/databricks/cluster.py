@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.errors import StepError, nearest
+from steps.common.errors import StepError, nearest
 
 _FORM = '{"new_cluster": {...}, "libraries": [...]} or {"existing_cluster_id": "..."}'
 _PLACES = ("new_cluster", "existing_cluster_id")

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.databricks.patience import patiently
-from steps.disk import size_text
-from steps.errors import StepError
+from steps.common.disk import size_text
+from steps.common.errors import StepError
+from steps.databricks.retry import patiently
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

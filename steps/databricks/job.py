@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from steps.common.errors import StepError
 from steps.databricks.cluster import Cluster
-from steps.databricks.patience import patiently
-from steps.errors import StepError
+from steps.databricks.retry import patiently
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient

@@ -42,15 +42,15 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from steps.chat.engine import Engine  # noqa: E402
-from steps.chat.protocol import Sampling  # noqa: E402
+from steps.chat.api.requests import Sampling  # noqa: E402
+from steps.chat.batching.engine import Engine  # noqa: E402
+from steps.chat.runtime.cpus import usable_cpus  # noqa: E402
 from steps.chat.settings import Settings  # noqa: E402
-from steps.chat.threads import usable_cpus  # noqa: E402
 from steps.checkpoint.manifest import describe_files  # noqa: E402
 from steps.conversion.convert import convert  # noqa: E402
 from steps.wrap_custom import model_arguments  # noqa: E402
 from tests.benchmarks.machine import environment  # noqa: E402
-from tests.geometries import PUBLISHED, make_checkpoint  # noqa: E402
+from tests.checkpoints.geometries import PUBLISHED, make_checkpoint  # noqa: E402
 
 PACKAGES = ("onnxruntime", "onnxruntime-genai", "mlflow", "numpy")
 TINY = ROOT / "params" / "tiny-phi3"

@@ -40,7 +40,7 @@ def convert_once(folder: str, out: str, precision: str, options: str) -> None:
 
 def make_once(folder: str, geometry: str, layers: int) -> None:
     """In the child: write a checkpoint."""
-    from tests.geometries import PUBLISHED, make_checkpoint
+    from tests.checkpoints.geometries import PUBLISHED, make_checkpoint
 
     tiny = ROOT / "params" / "tiny-phi3"
     make_checkpoint(Path(folder), geometry, tiny, **PUBLISHED[geometry], num_hidden_layers=layers)

@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from steps.chat.threads import usable_cpus  # noqa: E402
+from steps.chat.runtime.cpus import usable_cpus  # noqa: E402
 from steps.conversion.convert import convert  # noqa: E402
 from tests.benchmarks.machine import environment  # noqa: E402
-from tests.geometries import PUBLISHED, make_checkpoint  # noqa: E402
+from tests.checkpoints.geometries import PUBLISHED, make_checkpoint  # noqa: E402
 
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers")
 BASELINE = ("int4", "block_size=32")

@@ -17,7 +17,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from steps.chat.threads import usable_cpus  # noqa: E402
+from steps.chat.runtime.cpus import usable_cpus  # noqa: E402
 
 VOCABULARY, LENGTH, BATCH = 4096, 128, 16
 SPECIAL = ["<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]

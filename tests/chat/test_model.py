@@ -17,7 +17,7 @@ from steps.checkpoint.manifest import describe_files
 from steps.conversion.convert import convert
 from steps.wrap_custom import model_arguments
 from tests.conftest import ROOT, TINY
-from tests.conversion.test_tokenizer import TEMPLATES
+from tests.conversion.test_tokenizer_check import TEMPLATES
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
@@ -352,7 +352,7 @@ def test_no_warning_reaches_the_user_of_a_model_and_no_torch_is_loaded(folders):
 def test_the_stub_that_holds_the_tokenizer_is_what_its_comment_says():
     import onnx
 
-    from steps.chat.tokenizer import _STUB
+    from steps.chat.runtime.tokenizer import _STUB
 
     model = onnx.load_from_string(_STUB)
     onnx.checker.check_model(model)

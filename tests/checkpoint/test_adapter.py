@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from steps.checkpoint.manifest import build_adapter_manifest, build_manifest, verify
 from steps.checkpoint.merge import merge_adapter
 from steps.checkpoint.source import parse_source
-from steps.errors import StepError
+from steps.common.errors import StepError
+from tests.checkpoints.lora import ALL, merged_by_peft, random_adapter, random_checkpoint
 from tests.conftest import ROOT, TINY
-from tests.lora import ALL, merged_by_peft, random_adapter, random_checkpoint
 
 FILES = [path.name for path in TINY.iterdir()]
 QKV = "base_model.model.model.layers.0.self_attn.qkv_proj"

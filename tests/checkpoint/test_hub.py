@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, TINY
-from tests.hub import Repo
+from tests.fakes.hub import Repo
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 NAME = "somebody/tiny-phi3"
@@ -17,7 +17,7 @@ FILES = {path.name: path.read_bytes() for path in TINY.iterdir()} | {"README.md"
 SCRIPT = """
 import json, sys
 from steps.checkpoint.hub import fetch, resolve_commit
-from steps.errors import StepError
+from steps.common.errors import StepError
 try:
     commit = resolve_commit(sys.argv[1], sys.argv[2])
     folder, stated = fetch(sys.argv[1], commit)

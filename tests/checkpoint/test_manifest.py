@@ -7,7 +7,7 @@ import pytest
 
 from steps.checkpoint.manifest import build_manifest, total_size, verify
 from steps.checkpoint.source import parse_source
-from steps.errors import StepError
+from steps.common.errors import StepError
 from tests.conftest import ROOT, TINY
 
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from steps.checkpoint.manifest import build_manifest
-from steps.conversion.check import compare_first_tokens
+from steps.common.errors import StepError
 from steps.conversion.convert import convert
+from steps.conversion.logits_check import compare_first_tokens
 from steps.conversion.options import check_choice, estimated_size, parse_options
-from steps.errors import StepError
 from tests.conftest import TINY
 
 VARIANTS = ["genai int4", "genai int8", "genai fp32", "optimum fp32"]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from steps.common.errors import StepError
 from steps.conversion.convert import convert
-from steps.conversion.limits import known_limits
-from steps.conversion.weights import float32_logits, open_model
-from steps.errors import StepError
+from steps.conversion.mapped_model import float32_logits, open_model
+from steps.conversion.runtime_limits import known_limits
+from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH, make_checkpoint
 from tests.conftest import TINY
-from tests.geometries import GEOMETRIES, ORIGINAL_LENGTH, make_checkpoint
 
 TOLERANCE = 1e-4
 LONGROPE = [name for name, fields in GEOMETRIES.items() if fields["max_position_embeddings"] > ORIGINAL_LENGTH]
@@ -96,7 +96,7 @@ def test_generation_crosses_the_switch(models, exporter, geometry):
 
 
 def test_a_cache_that_crosses_the_switch_is_wrong_as_the_manifest_says(models):
-    """The runtime's own limit: when it is mended, this fails, and steps/conversion/limits.py can say less."""
+    """The runtime's own limit: when it is mended, this fails, and steps/conversion/runtime_limits.py can say less."""
     model, reference = models("genai", LONGROPE[0])
     text = tokens(ORIGINAL_LENGTH + 20)
     assert error(model, reference, text[: ORIGINAL_LENGTH - 10], text[ORIGINAL_LENGTH - 10 :]) > 0.1

@@ -8,13 +8,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from steps.chat.graph import FIRST_LOGIT
+from steps.chat.runtime.session import FIRST_LOGIT
+from steps.common.errors import StepError
 from steps.conversion import streaming
+from steps.conversion.builder import shared_embeddings
 from steps.conversion.convert import convert
-from steps.conversion.genai import shared_embeddings
-from steps.errors import StepError
+from tests.checkpoints.geometries import GEOMETRIES, HEAD_SIZE
 from tests.conftest import TINY
-from tests.geometries import GEOMETRIES, HEAD_SIZE
 
 OPTIONS = [
     ("int4", "block_size=32"),

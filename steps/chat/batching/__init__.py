@@ -1,0 +1,1 @@
+"""Many answers at once: engine, scheduler, KV cache, sampler, constraint, text stream."""

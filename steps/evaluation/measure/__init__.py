@@ -1,0 +1,1 @@
+"""Measure models: speed, memory, answers, fidelity."""

@@ -1,0 +1,1 @@
+"""The part of an evaluation that talks to the tracking server."""

@@ -1,0 +1,1 @@
+"""Show an evaluation: page, plots, tables, words."""

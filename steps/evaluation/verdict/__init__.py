@@ -1,0 +1,1 @@
+"""Judge models: gates and promotion."""

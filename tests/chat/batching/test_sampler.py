@@ -1,0 +1,76 @@
+"""Which token is chosen, and how often."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from steps.chat.api.requests import Sampling
+from steps.chat.batching.sampler import Sampler
+
+PROBABILITIES = np.array([0.5, 0.25, 0.125, 0.0625, 0.0625])
+LOGITS = np.log(PROBABILITIES).astype(np.float32)
+
+
+def drawn(count: int = 4000, logits: np.ndarray = LOGITS, **fields) -> Counter:
+    sampler = Sampler(Sampling(max_tokens=1, seed=7, **fields))
+    return Counter(sampler.choose(logits) for _ in range(count))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"temperature": 1.0}, PROBABILITIES),
+        ({"temperature": 0.5}, PROBABILITIES**2),
+        ({"temperature": 1.0, "top_k": 2}, PROBABILITIES * [1, 1, 0, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.8}, PROBABILITIES * [1, 1, 1, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.6, "top_k": 3}, PROBABILITIES * [1, 1, 0, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.0}, [1, 0, 0, 0, 0]),
+    ],
+)
+def test_tokens_come_as_often_as_they_should(fields, expected):
+    found = np.array([drawn(**fields)[token] for token in range(5)])
+    expected = np.array(expected) / np.sum(expected) * found.sum()
+    assert not found[expected == 0].any()
+    kept = expected > 0
+    assert kept.sum() == 1 or stats.chisquare(found[kept], expected[kept]).pvalue > 1e-4
+
+
+def test_a_flat_distribution_over_a_large_vocabulary_is_drawn_from_whole():
+    flat = np.zeros(50_000, np.float32)
+    assert max(drawn(500, flat, temperature=1.0, top_p=0.99)) > 40_000
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40), st.integers(0, 5), st.floats(0, 1))
+def test_top_p_and_top_k_are_those_of_a_plain_computation(values, top_k, top_p):
+    logits = np.array(values, np.float32)
+    order = np.argsort(-logits, kind="stable")[: top_k or None]
+    weights = np.exp(logits[order].astype(np.float64) - logits.max())
+    before = np.cumsum(weights) - weights
+    allowed = set(order[before <= top_p * weights.sum() * (1 + 1e-12)].tolist())
+    assert set(drawn(30, logits, temperature=1.0, top_k=top_k, top_p=top_p)) <= allowed
+
+
+def test_greedy_takes_the_first_of_the_most_likely():
+    assert drawn(1, np.array([1, 3, 3], np.float32)) == {1: 1}
+
+
+def test_the_same_seed_chooses_the_same_and_each_choice_of_a_request_its_own():
+    def run(seed, index):
+        sampler = Sampler(Sampling(1, temperature=1.0, seed=seed), index)
+        return [sampler.choose(LOGITS) for _ in range(50)]
+
+    assert run(3, 0) == run(3, 0)
+    assert run(3, 0) != run(4, 0) and run(3, 0) != run(3, 1)
+    assert run(None, 0) != run(None, 0)
+
+
+def test_penalties_are_openais():
+    sampler = Sampler(Sampling(1, frequency_penalty=0.5, presence_penalty=1.0))
+    logits = np.array([2.0, 1.1, 0.0], np.float32)
+    # 0 is chosen; then it has 2 - 0.5 - 1 = 0.5, so 1; then 1 has -0.4, so 0 again; then 0 has 0, as has 2
+    assert [sampler.choose(logits) for _ in range(4)] == [0, 1, 0, 0]
+    assert logits.tolist() == [2.0, np.float32(1.1), 0.0], "the graph's own array is left as it is"

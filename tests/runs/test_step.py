@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import ROOT, listen_to_signals
+
+SWALLOWING = """
+import os, signal, sys
+from steps.runs.step import run_entry_point
+
+def work(step, args):
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except BaseException:  # as a finalizer, or a library's bare except, would
+        pass
+    {then}
+
+run_entry_point("test", work, lambda params: None)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """A folder with one tracking store; making a new one takes as long as a test."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # artifacts go where the store is first opened
+        uri = f"sqlite:///{folder}/mlflow.db"
+        MlflowClient(uri, uri).search_experiments()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "then", ["pass", "with step.console.phase('logging'): step.tag(logged='yes')", "raise ValueError('in its stead')"]
+)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(store: Path, name: str, then: str):
+    uri = f"sqlite:///{store}/mlflow.db"
+    before = len(MlflowClient(uri, uri).search_runs(["0"]))
+    process = subprocess.run(
+        [sys.executable, "-c", SWALLOWING.format(name=name, then=then), "--args="],
+        cwd=store,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=listen_to_signals,
+    )
+    assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr
+    run, *others = MlflowClient(uri, uri).search_runs(["0"], order_by=["attributes.start_time DESC"])
+    assert len(others) == before
+    assert run.info.status == "KILLED"
+    assert run.data.tags["error"] == "interrupted"
+    assert "logged" not in run.data.tags
