@@ -4,14 +4,70 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter
 from steps.checkpoint.headers import architecture_facts, check_architecture, check_files, read_config, read_weights
 from steps.checkpoint.hub import is_allowed
+from steps.common.documents import Document, Part
 from steps.common.errors import StepError
+from steps.common.hashing import FileEntry
 
 FORMAT = 1
+
+
+class Origin(Part):
+    """Where a checkpoint or an adapter was found."""
+
+    kind: Literal["hub", "folder", "artifact"]
+    location: str  # the repository, the folder or the URI
+    name: str
+    commit: str  # 40 hex digits; empty where it is not from a hub
+
+
+class Architecture(Part):
+    """What config.json and the headers of the weights say. None where config.json does not say it."""
+
+    architecture: str
+    parameters: int
+    dtype: str
+    context_length: int | None
+    layers: int | None
+    hidden_size: int | None
+    vocabulary: int | None
+    attention_heads: int | None
+    kv_heads: int | None
+    rope: str
+    partial_rotary_factor: float
+    tied_embeddings: bool
+
+
+class AdapterManifest(Part):
+    """A LoRA adapter that the steps after fetch_model merge into the checkpoint."""
+
+    origin: Origin
+    licence: str
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    modules: int
+    parameters: int
+    made_for: str  # the base that the adapter names
+    files: tuple[FileEntry, ...]
+
+
+class Manifest(Document):
+    """The whole of checkpoint/manifest.json."""
+
+    written_by: ClassVar[str] = "fetch_model"
+    schema_version: Literal[2] = 2
+    origin: Origin
+    licence: str
+    architecture: Architecture
+    files: tuple[FileEntry, ...]
+    adapter: AdapterManifest | None = None
+
+
 _LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 

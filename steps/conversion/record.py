@@ -1,0 +1,51 @@
+"""conversion.json: how an ONNX folder was made, and what was checked, as a typed document."""
+
+from typing import ClassVar, Literal
+
+from steps.checkpoint.manifest import Origin
+from steps.common.documents import Document, Part
+from steps.common.hashing import FileEntry
+
+
+class ConvertedCheckpoint(Origin):
+    """The checkpoint that was converted, and the fetch_model run that it came from."""
+
+    run: str
+
+
+class TokenizerCheck(Part):
+    """The comparison of the runtime's tokenizer with transformers'. See tokenizer_check.py."""
+
+    prompts: int
+    known_differences: tuple[str, ...]
+
+
+class LogitsCheck(Part):
+    """The comparison of the converted model with PyTorch. See logits_check.py."""
+
+    prompts: int
+    tokens: int
+    equal: int  # tokens that are PyTorch's first choice too
+    logit_error: float  # of the worse prompt, relative to the logits' standard deviation
+    tolerance: float  # that the error may reach
+
+
+class Conversion(Document):
+    """The whole of conversion.json."""
+
+    written_by: ClassVar[str] = "convert_onnx"
+    schema_version: Literal[1] = 1
+    checkpoint: ConvertedCheckpoint
+    exporter: Literal["genai", "optimum"]
+    precision: str
+    device: str
+    options: dict[str, str]
+    limits: tuple[str, ...]  # known limits of onnxruntime-genai with this model, in words
+    longrope_switch: int  # tokens from which on LongRoPE's long factors hold; 0 where there is no switch
+    versions: dict[str, str]  # package -> version
+    seconds: float
+    peak_rss_bytes: int
+    tokenizer: TokenizerCheck
+    check: LogitsCheck
+    files: tuple[FileEntry, ...]
+    size_bytes: int
