@@ -28,7 +28,7 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
     stay_offline()  # everything is here
     _check_device(device)
     size = estimated_size(precision, options, manifest["architecture"])
-    needs = [(Path(tempfile.gettempdir()), size), *local_store(step, size)]
+    needs = [(Path(tempfile.gettempdir()), size), *local_store(step.run.info.artifact_uri, size)]
     need_space(f"converting {manifest['source']['name']} to {precision}", needs)
 
     out = step.scratch / "onnx"

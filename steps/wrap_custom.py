@@ -39,7 +39,7 @@ def check(params: dict[str, str]) -> None:
 def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:
     """Log the ONNX folder with the package `steps/chat` as a models-from-code Python model."""
     ensure_registered_model(step, registered_model)
-    run = finished_run(step, "onnx_run")
+    run = finished_run(step.client, "onnx_run", onnx_run)
     conversion = read_json(step, run.info.run_id, "conversion.json")
     try:
         checkpoint, size = conversion["checkpoint"], conversion["size_bytes"]
@@ -50,9 +50,10 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
             f"conversion.json of run {onnx_run} is damaged, or of an earlier version of this project: run convert_onnx "
             "again"
         ) from None
-    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
+    store = local_store(step.run.info.artifact_uri, size)
+    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
     with step.console.phase("fetching the ONNX model"):
-        folder = download(step, onnx_run, "onnx")
+        folder = download(onnx_run, "onnx")
     options = ", ".join(f"{key}={value}" for key, value in conversion["options"].items())
     parts = (value if ":" in value else f"{key}-{value}" for key, value in conversion["options"].items())
     variant = "-".join(["onnx", exporter, precision, *parts])

@@ -40,7 +40,8 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
     folder, manifest = verified_checkpoint(step, "checkpoint_run")
     source, facts = manifest["source"], manifest["architecture"]
     size = total_size(manifest)
-    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *local_store(step, size)])
+    store = local_store(step.run.info.artifact_uri, size)
+    need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
     tags = {
         "wrapper": "transformers",
         "precision": facts["dtype"],

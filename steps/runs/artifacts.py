@@ -1,48 +1,50 @@
-"""How a step finds what an earlier step made: by run ID, through MLflow, and never by a path left on a disk."""
+"""Find what an earlier step produced, through MLflow and by run ID. No step reads a path that another step left."""
 
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from steps.common.documents import Document
 from steps.common.errors import StepError
-from steps.runs.reuse import RUN_PARAMETERS
+from steps.project.plan import RUN_PARAMETERS
 from steps.runs.step import Step
 from steps.runs.tags import ENTRY_POINT_TAG
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_Document = TypeVar("_Document", bound=Document)
 
 
 def check_run_id(parameter: str, run_id: str) -> None:
-    """Refuse what cannot be a run ID.
-
-    Raises:
-        StepError: it is not 32 hexadecimal digits.
-    """
+    """Raise StepError if the value of a parameter that takes a run ID is not 32 hexadecimal digits."""
     if not _RUN_ID.fullmatch(run_id):
         raise StepError(
             f"{parameter} is {run_id!r}; expected the run ID (32 hexadecimal digits) of a finished "
-            f"{RUN_PARAMETERS[parameter]} run, as the step printed it and the MLflow UI shows it"
+            f"{RUN_PARAMETERS[parameter]} run: the step printed it, and the MLflow UI shows it"
         )
 
 
-def finished_run(step: Step, parameter: str) -> "Run":
-    """The run that the parameter names, if it is a FINISHED run of the step that the parameter needs.
+def finished_run(client: "MlflowClient", parameter: str, run_id: str) -> "Run":
+    """Return the run with this ID, if it is a FINISHED run of the step that the parameter needs.
+
+    Args:
+        parameter: the parameter that the user gave the run ID in. It says which step's run is needed.
 
     Raises:
-        StepError: there is no such run, it is another step's, or it did not finish.
+        StepError: the run does not exist, is a run of another step, or did not finish.
     """
     from mlflow.exceptions import MlflowException
 
-    run_id, needed = step.params[parameter], RUN_PARAMETERS[parameter]
+    needed = RUN_PARAMETERS[parameter]
     check_run_id(parameter, run_id)
     try:
-        run = step.client.get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -50,16 +52,37 @@ def finished_run(step: Step, parameter: str) -> "Run":
             f"{parameter} is {run_id!r}: no such run in this tracking store; "
             f"give the ID of a finished {needed} run, or run {needed} first"
         ) from None
-    found = run.data.tags.get(ENTRY_POINT_TAG, "run of another project")
-    if found != needed:
-        raise StepError(f"{parameter} is {run_id!r}, a {found} run; expected a {needed} run")
+    entry_point = run.data.tags.get(ENTRY_POINT_TAG)
+    if entry_point != needed:
+        actual = f"a {entry_point} run" if entry_point else "a run of another project"
+        raise StepError(f"{parameter} is {run_id!r}, {actual}; expected a {needed} run")
     if run.info.status != "FINISHED":
         raise StepError(f"{parameter} is {run_id!r}, which is {run.info.status}; expected FINISHED: run {needed} again")
     return run
 
 
+def read_document(client: "MlflowClient", run_id: str, path: str, document_class: type[_Document]) -> _Document:
+    """Download a JSON artifact of a run, and return it as the typed document that it is.
+
+    Args:
+        path: the artifact's path in the run.
+
+    Raises:
+        StepError: the artifact is missing, or it is not a document of this class; the line names the file.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = f"{path} of run {run_id}"
+    try:
+        text = Path(client.download_artifacts(run_id, path)).read_text(encoding="utf-8")
+    except (MlflowException, OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise StepError(f"{name} cannot be read ({cause}): run {document_class.written_by} again") from None
+    return document_class.parse(text, name)
+
+
 def read_json(step: Step, run_id: str, path: str) -> Any:
-    """The content of a JSON artifact.
+    """Return the content of a JSON artifact. Superseded by `read_document`.
 
     Raises:
         StepError: the artifact is missing or is not JSON.
@@ -67,19 +90,29 @@ def read_json(step: Step, run_id: str, path: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        return json.loads(download(step, run_id, path).read_text(encoding="utf-8"))
+        return json.loads(download(run_id, path).read_text(encoding="utf-8"))
     except (MlflowException, OSError, ValueError) as error:
         raise StepError(f"artifact {path} of run {run_id} cannot be read ({error}): run that step again") from None
 
 
-def local_store(step: Step, size: int) -> list[tuple[Path, int]]:
-    """`size` bytes in the artifact store as a need for disk.need_space; nothing where the store is not a local disk."""
-    place = urlparse(step.run.info.artifact_uri)
-    return [(Path(url2pathname(place.path)), size)] if place.scheme in ("", "file") else []
+def local_store(artifact_uri: str, size: int) -> list[tuple[Path, int]]:
+    """Return `size` bytes in the artifact store as a need for `disk.need_space`.
+
+    Args:
+        artifact_uri: the artifact URI of the run that will log the files.
+
+    Returns:
+        One need; none if the store is not on a local disk.
+    """
+    address = urlparse(artifact_uri)
+    return [(Path(url2pathname(address.path)), size)] if address.scheme in ("", "file") else []
 
 
-def download(step: Step, run_id: str, path: str) -> Path:
-    """A local path of a run's artifact: the store's own file where that is local, else a download in the scratch."""
+def download(run_id: str, path: str) -> Path:
+    """Return a local path of a run's artifact.
+
+    A store on a local disk returns its own path. Any other store is downloaded to a temporary folder.
+    """
     import mlflow
 
     return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))

@@ -24,7 +24,7 @@ def verified_checkpoint(step: Step, parameter: str) -> tuple[Path, dict[str, Any
         StepError: the run is not a finished fetch_model run, its manifest is damaged, a source is gone, or a file
             differs from the manifest; the line names the file.
     """
-    run = finished_run(step, parameter)
+    run = finished_run(step.client, parameter, step.params[parameter])
     manifest = read_json(step, run.info.run_id, MANIFEST)
     folder = _verified(step, run.info.run_id, manifest, "source")
     if not manifest.get("adapter"):
