@@ -4,9 +4,10 @@ The gates, the tables, the plots, the report and the tags of registered versions
 where a name ends in `_s` and milliseconds where it ends in `_ms`. A share lies between 0 and 1.
 """
 
+import math
 from typing import ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import FiniteFloat, field_validator
 
 from steps.checkpoint.manifest import Origin
 from steps.common.documents import Document, Part
@@ -16,11 +17,21 @@ Interval = tuple[float, float]
 
 
 class Figure(Part):
-    """The value of one metric, with what is known of its error. The value is None where it could not be measured."""
+    """The value of one metric and its error. Each is None where it could not be measured, and never NaN or infinite."""
 
     value: float | None
     interval: Interval | None = None  # 95%
     standard_error: float | None = None
+
+    @field_validator("value", "standard_error")
+    @classmethod
+    def _finite_or_none(cls, number: float | None) -> float | None:
+        return number if number is not None and math.isfinite(number) else None
+
+    @field_validator("interval")
+    @classmethod
+    def _finite_interval_or_none(cls, interval: Interval | None) -> Interval | None:
+        return interval if interval is not None and all(map(math.isfinite, interval)) else None
 
 
 class _HasFigures(Part):
@@ -37,10 +48,10 @@ class _HasFigures(Part):
 
     def value(self, metric: str) -> float | None:
         """Return the value of a metric; None where it was not measured."""
-        return self.figures[metric].value if metric in self.figures else None
+        return self.figure(metric).value
 
     def figure(self, metric: str) -> Figure:
-        """Return the figure of a metric; one without a value where it was not measured."""
+        """Return the figure of a metric; a figure without a value where it was not measured."""
         return self.figures.get(metric, Figure(value=None))
 
 
@@ -96,10 +107,10 @@ class EvaluatedModel(_HasFigures):
     uri: str
     model_id: str | None
     version: int | None  # of the registered model
-    given: bool  # False: the champion before this evaluation, measured for comparison
+    given: bool  # False: the champion before this evaluation, added for comparison
     was_champion: bool
     is_champion: bool
-    alias: str  # that the version has from now on; empty for none
+    alias: Literal["", "champion", "challenger", "previous"]  # of the version from now on; empty for none
     reason: str  # for its alias, or for none
     evaluation_run: str  # the MLflow run with a trace of each answer
     ignores_eos: bool  # whether answers could be made to go on past their end while they were timed
@@ -142,13 +153,17 @@ class ScoredText(Part):
 
 
 class GateLimit(Part):
-    """One limit of the gates file. See verdict/gates.py."""
+    """One gate: a limit of a metric, inclusive. See verdict/gates.py.
+
+    `how` says what is compared with the limit: the metric's value, the metric minus the other's, or the metric over the
+    other's. `against` says who the other is.
+    """
 
     metric: str
     bound: Literal["min", "max"]
-    limit: float
-    against: Literal["", "reference", "champion"]
-    how: Literal["value", "difference", "ratio"]
+    limit: FiniteFloat
+    against: Literal["", "reference", "champion"] = ""
+    how: Literal["value", "difference", "ratio"] = "value"
 
 
 class GatesFile(Part):
@@ -184,14 +199,14 @@ class Machine(Part):
 
 
 class ChampionDecision(Part):
-    """What became of the alias `champion`."""
+    """Which version is the champion, before and after this evaluation."""
 
-    registered_model: str  # empty: nothing was promoted
+    registered_model: str  # empty: none was named, so no alias moves
     version_before: int | None
     version_after: int | None
-    label: str | None  # of the champion, where it was evaluated here
-    summary: str
-    has_aliases: bool  # False: the registry has none, and the tag `promotion` of the version says it
+    label: str | None  # of the champion from now on, where it was evaluated here
+    summary: str  # why
+    has_aliases: bool  # whether the registry has aliases; without them the version's tag `promotion` names the champion
 
 
 class Pair(Part):
@@ -254,3 +269,13 @@ class Evaluation(Document):
     def champion_model(self) -> EvaluatedModel | None:
         """The champion from now on, where it was evaluated here."""
         return next((model for model in self.models if model.is_champion), None)
+
+    @property
+    def given_models(self) -> tuple[EvaluatedModel, ...]:
+        """The models that the user named."""
+        return tuple(model for model in self.models if model.given)
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether each given model failed a gate."""
+        return all(model.failed_gates for model in self.given_models)
