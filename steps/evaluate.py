@@ -35,15 +35,9 @@ from steps.evaluation.report.tables import verdict
 from steps.evaluation.verdict.gates import read_gates
 from steps.evaluation.verdict.promotion import PREFERENCES, Decision, decide
 from steps.project.mlproject import ROOT
-from steps.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    has_aliases,
-    promote,
-    record_verdicts,
-    with_full_name,
-)
+from steps.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, has_aliases, promote
+from steps.registry.names import with_full_name
+from steps.registry.versions import record_verdicts
 from steps.runs.artifacts import check_run_id
 from steps.runs.checkpoint_input import verified_checkpoint
 from steps.runs.step import Step, run_entry_point

@@ -9,7 +9,8 @@ from steps.common.errors import Rejected, one_of
 from steps.evaluation.report.tables import COLUMNS, markdown_table, row, text_table, verdict
 from steps.project.mlproject import STEPS
 from steps.project.profiles import read_profile
-from steps.registry.versions import CHAMPION, champion_version, ensure_registered_model, with_full_name
+from steps.registry.aliases import CHAMPION, champion_version
+from steps.registry.names import ensure_registered_model, with_full_name
 from steps.runs.artifacts import read_json
 from steps.runs.child_runs import Pipeline
 from steps.runs.step import Step, run_entry_point

@@ -13,17 +13,11 @@ from steps import chat
 from steps.chat.api.signature import signature
 from steps.chat.settings import Settings
 from steps.common.disk import need_space, size_text
-from steps.common.errors import StepError
+from steps.common.errors import StepError, one_of
 from steps.conversion.convert import RUNTIMES, installed_versions
-from steps.registry.versions import (
-    INPUT_EXAMPLES,
-    MAX_TOKENS,
-    check_wrapping,
-    ensure_registered_model,
-    model_name,
-    publish,
-    with_full_name,
-)
+from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
+from steps.registry.names import ensure_registered_model, model_name, with_full_name
+from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, download, finished_run, local_store, read_json
 from steps.runs.step import Step, run_entry_point
 
@@ -33,7 +27,8 @@ _REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
 def check(params: dict[str, str]) -> None:
     """Refuse parameters that cannot be right, before any work."""
     check_run_id("onnx_run", params["onnx_run"])
-    check_wrapping(params)
+    one_of("task", params["task"], TASKS)
+    with_full_name(params)
 
 
 def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:

@@ -11,15 +11,10 @@ from typing import Any
 from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.manifest import total_size
 from steps.common.disk import need_space, size_text
-from steps.registry.versions import (
-    INPUT_EXAMPLES,
-    MAX_TOKENS,
-    check_wrapping,
-    ensure_registered_model,
-    model_name,
-    publish,
-    with_full_name,
-)
+from steps.common.errors import one_of
+from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
+from steps.registry.names import ensure_registered_model, model_name, with_full_name
+from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, local_store
 from steps.runs.checkpoint_input import verified_checkpoint
 from steps.runs.step import Step, run_entry_point
@@ -31,7 +26,8 @@ _REQUIREMENTS = ("mlflow", "torch", "transformers")
 def check(params: dict[str, str]) -> None:
     """Refuse parameters that cannot be right, before any work."""
     check_run_id("checkpoint_run", params["checkpoint_run"])
-    check_wrapping(params)
+    one_of("task", params["task"], TASKS)
+    with_full_name(params)
 
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:

@@ -21,7 +21,8 @@ from steps.databricks.files import project_files
 from steps.databricks.job import Order, git_source, payload
 from steps.databricks.launch import parse
 from steps.project.mlproject import pinned_packages
-from steps.registry.versions import has_aliases, versions_by_model
+from steps.registry.aliases import has_aliases
+from steps.registry.versions import versions_by_model
 from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals
 from tests.fakes.databricks.workspace import TOKENS, USER, Fault, Workspace
 from tests.fakes.git_server import GitServer

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steps.common.errors import StepError
-from steps.registry.versions import champion_version, pinned_model, versions_by_model
+from steps.registry.aliases import champion_version
+from steps.registry.versions import pinned_model, versions_by_model
 from steps.runs.step import Step
 
 if TYPE_CHECKING:
