@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steps.checkpoint.manifest import sha256
 from steps.common.errors import Rejected, StepError, one_of
-from steps.conversion.convert import RUNTIMES, installed_versions
+from steps.common.hashing import sha256
+from steps.common.packages import RUNTIMES, installed_versions
 from steps.evaluation import summary as made
 from steps.evaluation.inputs.effort import EFFORTS
 from steps.evaluation.inputs.evalset import Item, read_evalset, spread
@@ -82,7 +82,8 @@ def evaluate(
     amount, limits, whole = EFFORTS[effort], read_gates(ROOT / gates), read_evalset(ROOT / evalset)
     items = spread(whole, amount.questions)
     subjects = find_subjects(step, models, registered_model)
-    folder, manifest = verified_checkpoint(step, "reference_run")
+    checkpoint = verified_checkpoint(step, "reference_run", reference_run)
+    folder, manifest = checkpoint.folder, checkpoint.manifest
     surroundings = environment(installed_versions(_PACKAGES))
     asked: dict[str, dict[str, Any]] = {}
 
@@ -133,8 +134,8 @@ def evaluate(
     _mark(registered_model, entries, decision, subjects)
     evaluation = {
         "run": step.run_id,
-        "checkpoint": manifest["source"],
-        "reference": {"dtype": manifest["architecture"]["dtype"], **of_reference},
+        "checkpoint": manifest.origin.model_dump(),
+        "reference": {"dtype": manifest.architecture.dtype, **of_reference},
         "evalset": {
             "path": evalset,
             "items": len(whole),

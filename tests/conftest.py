@@ -233,10 +233,11 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 def converted(tmp_path_factory) -> dict[str, Path]:
     """The shipped checkpoint as ONNX: "genai int4", "genai int8", "genai fp32", "optimum fp32"."""
     from steps.conversion.convert import convert
+    from steps.conversion.options import parse_choice
 
     folders = {}
     for exporter, precision in (("genai", "int4"), ("genai", "int8"), ("genai", "fp32"), ("optimum", "fp32")):
         out = tmp_path_factory.mktemp("onnx") / f"{exporter}-{precision}"
-        convert(TINY, out, exporter, precision, "", "cpu")
+        convert(TINY, out, parse_choice(exporter, precision, "", "cpu"))
         folders[f"{exporter} {precision}"] = out
     return folders

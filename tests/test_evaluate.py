@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.conversion.records import conversion_of
 
 NAME = "judged"
 ALIEN = """
@@ -58,15 +59,15 @@ def good(local, conversion) -> str:
 @pytest.fixture(scope="module")
 def bad(local, good, conversion, tmp_path_factory) -> str:
     """The URI of version 2: one weight in three of the 4-bit blocks is replaced by noise."""
-    from steps.checkpoint.manifest import describe_files
+    from steps.conversion.record import Conversion
     from steps.wrap_custom import model_arguments
 
     scratch = tmp_path_factory.mktemp("bad")
     folder = shutil.copytree(conversion, scratch / "onnx")
     _spoil(folder)
     artifacts = local.latest("convert_onnx").info.artifact_uri
-    facts = mlflow.artifacts.load_dict(artifacts + "/conversion.json")
-    facts["files"] = describe_files(folder, sorted(path.name for path in folder.iterdir()))
+    record = Conversion.parse(mlflow.artifacts.load_text(artifacts + "/conversion.json"), "conversion.json")
+    record = record.model_copy(update={"files": conversion_of(folder).files})
     mlflow.set_tracking_uri(local.uri)
     try:
         with mlflow.start_run(experiment_id="0"):
@@ -74,7 +75,7 @@ def bad(local, good, conversion, tmp_path_factory) -> str:
                 name="bad",
                 registered_model_name=NAME,
                 metadata={"variant": "spoilt"},
-                **model_arguments(folder, facts, "llm/v1/chat", scratch),
+                **model_arguments(folder, record, "llm/v1/chat", scratch),
             )
     finally:
         mlflow.set_tracking_uri(None)

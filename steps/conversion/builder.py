@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from steps.common.errors import StepError
+from steps.conversion.options import ConversionOptions
 
 
 def build(
     folder: Path,
     out: Path,
-    precision: str,
-    device: str,
-    options: dict[str, str],
+    choice: ConversionOptions,
     progress: Callable[[int], object] = lambda count: None,
 ) -> None:
     """Convert a checkpoint with the builder.
 
     Args:
-        options: the builder's own, and `stock`: "true" for the builder as it comes, in much more memory.
         progress: told the number of the checkpoint's bytes that are converted, as they are.
 
     Raises:
@@ -31,16 +29,17 @@ def build(
 
     from steps.conversion.streaming import ARCHITECTURES, streaming
 
-    options = dict(options)
+    precision, device = choice.precision, choice.device
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    stock = options.pop("stock", "false") == "true" or config["architectures"][0] not in ARCHITECTURES
+    stock = not choice.streamed or config["architectures"][0] not in ARCHITECTURES
+    options = {name: value for name, value in choice.options.items() if name != "stock"}
     options = shared_embeddings(options, precision, bool(config.get("tie_word_embeddings")))
     check_blocks(options, precision, config)
     pairs = [f"{key}={value}" for key, value in options.items()]
     where = ("", str(folder), str(out), precision, device, str(out.parent / "builder-cache"))
     try:
         parsed = builder.parse_extra_options(*where, pairs)
-        if stock or options.get("config_only"):
+        if stock:
             builder.create_model(*where, **parsed)
         else:
             with streaming(builder, progress):

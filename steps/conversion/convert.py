@@ -1,82 +1,64 @@
 """Convert a checkpoint folder to a folder that ONNX Runtime GenAI loads."""
 
-import contextlib
-import importlib.metadata
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from steps.conversion.options import parse_options
+from steps.common.packages import RUNTIMES, installed_versions
+from steps.common.process import peak_rss
+from steps.conversion.options import ConversionOptions
 
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda")
 _PACKAGES = (*RUNTIMES, "torch", "transformers", "onnx", "onnx-ir", "optimum", "optimum-onnx")
+
+
+@dataclass(frozen=True)
+class ConversionFacts:
+    """What a conversion says about the model, and what it cost."""
+
+    limits: tuple[str, ...]  # known limits of ONNX Runtime GenAI with this model, in words
+    longrope_switch: int  # tokens after which LongRoPE's long factors hold; 0 where there is no switch
+    versions: dict[str, str]  # package -> version
+    seconds: float
+    peak_rss_bytes: int  # of this process, mapped files included
 
 
 def convert(
     folder: Path,
     out: Path,
-    exporter: str,
-    precision: str,
-    options: str,
-    device: str,
+    choice: ConversionOptions,
     progress: Callable[[int], object] = lambda count: None,
-) -> dict[str, Any]:
-    """Write `out`: the graph, its weights, genai_config.json and the tokenizer's files. It appears whole or not at all.
+) -> ConversionFacts:
+    """Write the graph, its weights, genai_config.json and the tokenizer's files to the folder `out`.
+
+    `out` appears only when it is complete.
 
     Args:
-        folder: a transformers checkpoint. Its name must not matter: it is not recorded.
-        options: builder options as `k=v,...`, checked by options.check_choice.
-        progress: told the number of the checkpoint's bytes that are converted, as they are; by genai's streaming only.
-
-    Returns:
-        exporter, precision, device, options, limits, longrope_switch, versions, seconds, and peak_rss_bytes, the
-        process's own high-water mark, mapped files included.
+        folder: a transformers checkpoint. The name of the folder is not recorded.
+        progress: called with the number of checkpoint bytes of each piece that was converted. Only the streaming
+            conversion calls it.
 
     Raises:
-        StepError: the weights are not what config.json says, or the exporter cannot convert such a model.
+        StepError: the weights contradict config.json, or the exporter cannot convert this model.
     """
+    # These imports load torch and onnx, which takes seconds. Checking the parameters must not wait for them.
     from steps.conversion.builder import build
     from steps.conversion.optimum_export import export
     from steps.conversion.runtime_limits import known_limits, longrope_switch
 
     started = time.monotonic()
-    chosen = parse_options(exporter, options)
-    aside = out.with_name(out.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    if exporter == "genai":
-        build(folder, aside, precision, device, chosen, progress)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if choice.exporter == "genai":
+        build(folder, partial, choice, progress)
     else:
-        export(folder, aside, precision, device, chosen)
-    aside.rename(out)
-    return {
-        "exporter": exporter,
-        "precision": precision,
-        "device": device,
-        "options": chosen,
-        "limits": known_limits(folder),
-        "longrope_switch": longrope_switch(folder),
-        "versions": installed_versions(_PACKAGES),
-        "seconds": round(time.monotonic() - started, 2),
-        "peak_rss_bytes": peak_rss(),
-    }
-
-
-def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Distribution -> version, of those that are installed: a GPU environment has others than a CPU one."""
-    found = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def peak_rss() -> int:
-    """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # macOS, where getrusage counts bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        export(folder, partial, choice)
+    partial.rename(out)
+    return ConversionFacts(
+        limits=known_limits(folder),
+        longrope_switch=longrope_switch(folder),
+        versions=installed_versions(_PACKAGES),
+        seconds=round(time.monotonic() - started, 2),
+        peak_rss_bytes=peak_rss(),
+    )

@@ -4,12 +4,12 @@ import gc
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from steps.common.errors import StepError
 from steps.conversion.mapped_model import float32_logits, open_model
+from steps.conversion.record import LogitsCheck
 
 PROMPTS = ("What is the capital of France?", "Count from 1 to 10.")
 NEW_TOKENS = 8
@@ -20,7 +20,7 @@ NEW_TOKENS = 8
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "int8": 0.1, "int4": 0.4}
 
 
-def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> dict[str, Any]:
+def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> LogitsCheck:
     """Let the converted model answer, and compare its logits at each token with PyTorch's in float32.
 
     The two are never in memory at once, and PyTorch's weights stay in their files.
@@ -55,13 +55,13 @@ def compare_first_tokens(checkpoint: Path, converted: Path, precision: str) -> d
                 f"{errors[-1]:.2g} of their standard deviation, at most {tolerance} is right for {precision}; nothing "
                 "was logged. Try other options or the other exporter"
             )
-    return {
-        "prompts": len(answers),
-        "tokens": sum(len(tokens) for _, tokens, _ in answers),
-        "equal": equal,
-        "logit_error": float(f"{max(errors):.2g}"),
-        "tolerance": tolerance,
-    }
+    return LogitsCheck(
+        prompts=len(answers),
+        tokens=sum(len(tokens) for _, tokens, _ in answers),
+        equal=equal,
+        logit_error=float(f"{max(errors):.2g}"),
+        tolerance=tolerance,
+    )
 
 
 def _answers(folder: Path) -> list[tuple[list[int], list[int], np.ndarray]]:

@@ -4,12 +4,14 @@ import contextlib
 import inspect
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from steps.conversion.builder import build
+from steps.conversion.options import ConversionOptions
 
 
-def export(folder: Path, out: Path, precision: str, device: str, options: dict[str, str]) -> None:
+def export(folder: Path, out: Path, choice: ConversionOptions) -> None:
     """optimum's graph, with the genai_config.json that the builder writes for a graph that exists already.
 
     optimum's graph takes position_ids and does not share its KV buffers, which that file must say.
@@ -21,12 +23,12 @@ def export(folder: Path, out: Path, precision: str, device: str, options: dict[s
             str(folder),
             str(out),
             task="text-generation-with-past",
-            device=device,
-            dtype=precision,
-            opset=int(options["opset"]) if "opset" in options else None,
+            device=choice.device,
+            dtype=choice.precision,
+            opset=int(choice.options["opset"]) if "opset" in choice.options else None,
             do_validation=False,  # the caller's business, with the runtime that will run it
         )
-    build(folder, out, precision, device, {"config_only": "true"})
+    build(folder, out, replace(choice, options={"config_only": "true"}))
     path = out / "genai_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["model"]["decoder"]["inputs"]["position_ids"] = "position_ids"

@@ -1,7 +1,9 @@
 """Which exporter, precision, device and builder options go together; refused before any work otherwise."""
 
 import re
+from dataclasses import dataclass
 
+from steps.checkpoint.manifest import Architecture
 from steps.common.errors import StepError, nearest, one_of
 
 EXPORTERS = ("genai", "optimum")
@@ -43,11 +45,30 @@ _FORMS = {
 _BYTES = {"int4": 0.5 + 4 / 32, "int8": 1 + 4 / 32, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
 
 
-def check_choice(exporter: str, precision: str, device: str, options: str) -> None:
-    """Refuse a combination that cannot be made.
+@dataclass(frozen=True)
+class ConversionOptions:
+    """How to convert a checkpoint. `parse_choice` makes it, so its values are known to go together."""
+
+    exporter: str
+    precision: str
+    options: dict[str, str]  # the exporter's own options
+    device: str
+
+    @property
+    def streamed(self) -> bool:
+        """Whether tensors go one by one from the checkpoint to the ONNX file."""
+        return self.exporter == "genai" and self.options.get("stock") != "true"
+
+
+def parse_choice(exporter: str, precision: str, options: str, device: str) -> ConversionOptions:
+    """Return the parameters of convert_onnx as checked values.
+
+    Args:
+        options: the exporter's options as `name=value,name=value`.
 
     Raises:
-        StepError: naming the parameter, its value and the valid ones.
+        StepError: a value is unknown, or the values do not go together. The line names the parameter, its value and
+            the valid values.
     """
     one_of("exporter", exporter, EXPORTERS)
     one_of("device", device, DEVICES)
@@ -57,12 +78,14 @@ def check_choice(exporter: str, precision: str, device: str, options: str) -> No
             f"precision is {precision!r}, which exporter {exporter} does not make for device {device}; "
             f"valid there: {', '.join(possible)}"
         )
-    algorithm = parse_options(exporter, options).get("algo_config", "default")
+    parsed = parse_options(exporter, options)
+    algorithm = parsed.get("algo_config", "default")
     if precision == "int8" and algorithm != "default":
         raise StepError(
             f"options: algo_config={algorithm} makes matrices of 4 bits whatever the precision: leave it out for int8, "
             "or use precision int4"
         )
+    return ConversionOptions(exporter, precision, parsed, device)
 
 
 def parse_options(exporter: str, text: str) -> dict[str, str]:
@@ -89,16 +112,24 @@ def parse_options(exporter: str, text: str) -> dict[str, str]:
     return parsed
 
 
-def estimated_size(precision: str, options: str, facts: dict) -> int:
-    """Bytes of the ONNX folder to come, somewhat more than it will have: the embedding stays in full precision.
+def estimated_size(choice: ConversionOptions, architecture: Architecture) -> int:
+    """Return the bytes that the ONNX folder will need at most.
 
-    Args:
-        facts: the architecture facts of the checkpoint's manifest.
+    The estimate is a few percent too large, because the embedding is counted in full precision.
     """
-    embedding = facts["vocabulary"] * facts["hidden_size"]
-    matrices = facts["parameters"] - (0 if facts["tied_embeddings"] else embedding)
-    full = 2 if precision in ("fp16", "bf16") else 4
-    mixed = precision == "int4" and any(word in options for word in ("int8", "_mixed", "_last"))
-    rope = facts["context_length"] * facts["hidden_size"] // facts["attention_heads"]  # cosines and sines
-    size = matrices * _BYTES["int8" if mixed else precision] + (embedding + rope) * full
+    # A number that config.json lacks counts as 0: the estimate only guards the disk.
+    width = architecture.hidden_size or 0
+    embedding = (architecture.vocabulary or 0) * width
+    matrices = architecture.parameters - (0 if architecture.tied_embeddings else embedding)
+    full = 2 if choice.precision in ("fp16", "bf16") else 4
+    rope = (architecture.context_length or 0) * width // (architecture.attention_heads or 1)  # cosines and sines
+    size = matrices * _BYTES["int8" if _is_mixed(choice) else choice.precision] + (embedding + rope) * full
     return int(1.05 * size) + (2 << 20)
+
+
+def _is_mixed(choice: ConversionOptions) -> bool:
+    """Return whether a 4-bit conversion keeps some matrices at 8 bits."""
+    algorithm = choice.options.get("algo_config", "default")
+    return choice.precision == "int4" and (
+        algorithm.endswith(("_mixed", "_last")) or "int8" in choice.options.get("matmul_mixed_precision", "")
+    )

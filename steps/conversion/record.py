@@ -6,6 +6,8 @@ from steps.checkpoint.manifest import Origin
 from steps.common.documents import Document, Part
 from steps.common.hashing import FileEntry
 
+CONVERSION = "conversion.json"  # its path in a convert_onnx run
+
 
 class ConvertedCheckpoint(Origin):
     """The checkpoint that was converted, and the fetch_model run that it came from."""
@@ -49,3 +51,14 @@ class Conversion(Document):
     check: LogitsCheck
     files: tuple[FileEntry, ...]
     size_bytes: int
+
+    @property
+    def options_text(self) -> str:
+        """The exporter's options for a person: `block_size=128, use_qdq=true`; empty if there are none."""
+        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+
+    @property
+    def variant(self) -> str:
+        """A name that differs from other conversions of the checkpoint: `onnx-genai-int4-block_size-128`."""
+        options = (value if ":" in value else f"{name}-{value}" for name, value in self.options.items())
+        return "-".join(["onnx", self.exporter, self.precision, *options])

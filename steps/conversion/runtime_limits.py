@@ -15,7 +15,7 @@ def longrope_switch(folder: Path) -> int:
     return original
 
 
-def known_limits(folder: Path) -> list[str]:
+def known_limits(folder: Path) -> tuple[str, ...]:
     """A sentence for each limit of ONNX Runtime GenAI 0.15.2 that the checkpoint's users meet.
 
     LongRoPE rotates keys by other factors as soon as the text is longer than original_max_position_embeddings, so that
@@ -23,7 +23,7 @@ def known_limits(folder: Path) -> list[str]:
     """
     original = longrope_switch(folder)
     if not original:
-        return []
+        return ()
     limits = [
         f"LongRoPE switches at {original} tokens. A prompt given whole is right at any length; tokens appended to a "
         "cache across the switch, a cache cut back across it, and batches of several rows that cross it are not."
@@ -32,4 +32,4 @@ def known_limits(folder: Path) -> list[str]:
         limits.append(f"Generation across {original} tokens is wrong: the runtime knows a switch at {_SWITCH} only.")
     else:
         limits[0] += " Generation of a single row across it is right."
-    return limits
+    return tuple(limits)

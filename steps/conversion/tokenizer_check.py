@@ -6,6 +6,7 @@ from typing import Any
 
 from steps.chat.runtime.tokenizer import load_tokenizer
 from steps.common.errors import StepError
+from steps.conversion.record import TokenizerCheck
 
 # What people write. A conversion whose runtime makes other tokens of any of it is refused.
 CORPUS = {
@@ -45,7 +46,7 @@ KNOWN = {
 }
 
 
-def compare_tokenizers(checkpoint: Path, converted: Path) -> dict[str, Any]:
+def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
     """Compare prompts' tokens, from message to IDs, and the text of those IDs, streamed as answers are.
 
     Takes as long as reading both tokenizers: 0.3 s for 32,000 tokens, 3 s for 200,000.
@@ -70,8 +71,8 @@ def compare_tokenizers(checkpoint: Path, converted: Path) -> dict[str, Any]:
                 f"the runtime does not read text as transformers does ({name}: {_short(text)}): {difference}; nothing "
                 "was logged. Report the checkpoint's tokenizer to onnxruntime-genai"
             )
-    known = [name for name, text in KNOWN.items() if _difference(reference, tokenizer, text)]
-    return {"prompts": len(CORPUS), "known_differences": known}
+    known = tuple(name for name, text in KNOWN.items() if _difference(reference, tokenizer, text))
+    return TokenizerCheck(prompts=len(CORPUS), known_differences=known)
 
 
 def _difference(reference: Any, tokenizer: Any, text: str) -> str:

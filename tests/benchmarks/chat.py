@@ -46,11 +46,13 @@ from steps.chat.api.requests import Sampling  # noqa: E402
 from steps.chat.batching.engine import Engine  # noqa: E402
 from steps.chat.runtime.cpus import usable_cpus  # noqa: E402
 from steps.chat.settings import Settings  # noqa: E402
-from steps.checkpoint.manifest import describe_files  # noqa: E402
 from steps.conversion.convert import convert  # noqa: E402
+from steps.conversion.options import parse_choice  # noqa: E402
+from steps.conversion.record import Conversion  # noqa: E402
 from steps.wrap_custom import model_arguments  # noqa: E402
 from tests.benchmarks.machine import environment  # noqa: E402
 from tests.checkpoints.geometries import PUBLISHED, make_checkpoint  # noqa: E402
+from tests.conversion.records import conversion_of  # noqa: E402
 
 PACKAGES = ("onnxruntime", "onnxruntime-genai", "mlflow", "numpy")
 TINY = ROOT / "params" / "tiny-phi3"
@@ -63,14 +65,14 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def converted(checkpoint: Path, out: Path, options: str) -> dict:
-    """A folder, and its conversion.json."""
-    conversion = convert(checkpoint, out, "genai", "int4", options, "cpu")
-    names = sorted(path.name for path in out.iterdir())
-    return conversion | {"files": describe_files(out, names), "checkpoint": {"name": "random"}}
+def converted(checkpoint: Path, out: Path, options: str) -> Conversion:
+    """Convert a checkpoint, and return the record of the conversion."""
+    choice = parse_choice("genai", "int4", options, "cpu")
+    facts = convert(checkpoint, out, choice)
+    return conversion_of(out, **vars(choice), **vars(facts))
 
 
-def saved(folder: Path, conversion: dict, target: Path, task: str) -> Path:
+def saved(folder: Path, conversion: Conversion, target: Path, task: str) -> Path:
     """An MLflow model of a converted folder, as wrap_custom logs it."""
     import mlflow
 

@@ -33,9 +33,10 @@ PACKAGES = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "torch", "transformer
 def convert_once(folder: str, out: str, precision: str, options: str) -> None:
     """In the child: convert, and print the seconds that it took."""
     from steps.conversion.convert import convert
+    from steps.conversion.options import parse_choice
 
-    result = convert(Path(folder), Path(out), "genai", precision, options, "cpu")
-    print(json.dumps({"seconds": result["seconds"]}))
+    result = convert(Path(folder), Path(out), parse_choice("genai", precision, options, "cpu"))
+    print(json.dumps({"seconds": result.seconds}))
 
 
 def make_once(folder: str, geometry: str, layers: int) -> None:

@@ -33,6 +33,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from steps.chat.runtime.cpus import usable_cpus  # noqa: E402
 from steps.conversion.convert import convert  # noqa: E402
+from steps.conversion.options import parse_choice  # noqa: E402
 from tests.benchmarks.machine import environment  # noqa: E402
 from tests.checkpoints.geometries import PUBLISHED, make_checkpoint  # noqa: E402
 
@@ -111,7 +112,7 @@ def speed(layers: int, reps: int, variants: list[tuple[str, str]], scratch: Path
     samples, baseline = [], None
     for number, (precision, options) in enumerate(variants):
         out = scratch / f"onnx-{number}"
-        seconds = convert(checkpoint, out, "genai", precision, options, "cpu")["seconds"]
+        seconds = convert(checkpoint, out, parse_choice("genai", precision, options, "cpu")).seconds
         size = sum(file.stat().st_size for file in out.iterdir())
         model = load(out)
         run = generator(model, PREFILL + DECODE + 1)
@@ -173,13 +174,13 @@ def quality(checkpoint: Path, text: Path, count: int, scratch: Path) -> list[dic
         stride = max(1, len(ids) // (count // WINDOW))  # spread over the text
         starts = range(0, len(ids) - WINDOW, stride)[: count // WINDOW]
         windows = [(ids[i : i + WINDOW], 0) for i in starts]
-    convert(checkpoint, scratch / "fp32", "genai", "fp32", "", "cpu")
+    convert(checkpoint, scratch / "fp32", parse_choice("genai", "fp32", "", "cpu"))
     reference = list(log_probabilities(scratch / "fp32", windows))
     results = []
     for number, (precision, options) in enumerate([("fp32", ""), *QUALITY]):
         out = scratch / f"onnx-{number}"
         try:
-            convert(checkpoint, out, "genai", precision, options, "cpu")
+            convert(checkpoint, out, parse_choice("genai", precision, options, "cpu"))
         except Exception as error:  # a geometry that the algorithm cannot quantise
             print(f"{precision} {options}: {error}", file=sys.stderr)
             continue

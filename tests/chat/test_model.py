@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from steps.checkpoint.manifest import describe_files
 from steps.conversion.convert import convert
+from steps.conversion.options import parse_choice
 from steps.wrap_custom import model_arguments
 from tests.conftest import ROOT, TINY
+from tests.conversion.records import conversion_of
 from tests.conversion.test_tokenizer_check import TEMPLATES
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
@@ -33,14 +34,7 @@ TOOL = {
 
 def save(folder: Path, target: Path, task: str = CHAT) -> Path:
     """An MLflow model of a converted folder, as wrap_custom logs it."""
-    names = sorted(path.name for path in folder.iterdir())
-    conversion = {
-        "files": describe_files(folder, names),
-        "checkpoint": {"name": "tiny-phi3"},
-        "device": "cpu",
-        "longrope_switch": 0,
-    }
-    mlflow.pyfunc.save_model(target, **model_arguments(folder, conversion, task, target.parent))
+    mlflow.pyfunc.save_model(target, **model_arguments(folder, conversion_of(folder), task, target.parent))
     return target
 
 
@@ -50,7 +44,7 @@ def folders(converted, tmp_path_factory) -> dict[str, Path]:
     scratch = tmp_path_factory.mktemp("models")
     checkpoint = shutil.copytree(TINY, scratch / "checkpoint")
     (checkpoint / "chat_template.jinja").write_text(TEMPLATES["phi-4-mini"])
-    convert(checkpoint, scratch / "onnx", "genai", "int4", "", "cpu")
+    convert(checkpoint, scratch / "onnx", parse_choice("genai", "int4", "", "cpu"))
     return {
         CHAT: save(converted["genai int4"], scratch / "chat"),
         COMPLETIONS: save(converted["genai int4"], scratch / "completions", COMPLETIONS),

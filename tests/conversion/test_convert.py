@@ -10,7 +10,8 @@ from steps.checkpoint.manifest import build_manifest
 from steps.common.errors import StepError
 from steps.conversion.convert import convert
 from steps.conversion.logits_check import compare_first_tokens
-from steps.conversion.options import check_choice, estimated_size, parse_options
+from steps.conversion.options import estimated_size, parse_choice, parse_options
+from tests.checkpoints.tiny import ORIGIN
 from tests.conftest import TINY
 
 VARIANTS = ["genai int4", "genai int8", "genai fp32", "optimum fp32"]
@@ -19,18 +20,19 @@ VARIANTS = ["genai int4", "genai int8", "genai fp32", "optimum fp32"]
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_first_tokens_are_the_checkpoints(converted, variant):
     result = compare_first_tokens(TINY, converted[variant], variant.split()[1])
-    assert result["equal"] == result["tokens"] > 8
+    assert result.equal == result.tokens > 8
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_estimated_size_covers_the_real_one(converted, variant):
     real = sum(file.stat().st_size for file in converted[variant].iterdir())
-    estimate = estimated_size(variant.split()[1], "", build_manifest(TINY)["architecture"])
+    choice = parse_choice(*variant.split(), "", "cpu")
+    estimate = estimated_size(choice, build_manifest(TINY, ORIGIN).architecture)
     assert real <= estimate <= 2 * real + (2 << 20)
 
 
 def test_block_size_reaches_the_graph(tmp_path):
-    convert(TINY, tmp_path / "onnx", "genai", "int4", "block_size=128,is_symmetric=false", "cpu")
+    convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", "block_size=128,is_symmetric=false", "cpu"))
     graph = onnx.load(tmp_path / "onnx" / "model.onnx", load_external_data=False).graph
     quantised = [node for node in graph.node if node.op_type == "MatMulNBits"]
     sizes = {attribute.i for node in quantised for attribute in node.attribute if attribute.name == "block_size"}
@@ -84,12 +86,12 @@ def test_optimums_graph_says_that_it_takes_positions(converted):
 )
 def test_what_can_not_be_made_is_refused(exporter, precision, device, options, message):
     with pytest.raises(StepError, match=message):
-        check_choice(exporter, precision, device, options)
+        parse_choice(exporter, precision, options, device)
 
 
 def test_what_the_builder_itself_lacks_is_said_in_its_own_words(tmp_path):
     with pytest.raises(StepError, match="can't convert Phi3ForCausalLM so: int8 precision does not support the QDQ"):
-        convert(TINY, tmp_path / "onnx", "genai", "int8", "use_qdq=true", "cpu")
+        convert(TINY, tmp_path / "onnx", parse_choice("genai", "int8", "use_qdq=true", "cpu"))
 
 
 def test_an_options_value_may_hold_commas():

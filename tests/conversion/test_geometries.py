@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from steps.common.errors import StepError
 from steps.conversion.convert import convert
 from steps.conversion.mapped_model import float32_logits, open_model
+from steps.conversion.options import parse_choice
 from steps.conversion.runtime_limits import known_limits
 from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH, make_checkpoint
 from tests.conftest import TINY
@@ -31,7 +32,7 @@ def models(checkpoints, tmp_path_factory):
     def load(exporter: str, geometry: str):
         if (exporter, geometry) not in kept:
             out = tmp_path_factory.mktemp("onnx") / "model"
-            convert(checkpoints[geometry], out, exporter, "fp32", "", "cpu")
+            convert(checkpoints[geometry], out, parse_choice(exporter, "fp32", "", "cpu"))
             reference = AutoModelForCausalLM.from_pretrained(checkpoints[geometry], dtype=torch.float32).eval()
             kept[exporter, geometry] = og.Model(str(out)), reference
         return kept[exporter, geometry]
@@ -121,7 +122,7 @@ def test_the_limits_are_known(checkpoints, geometry):
 
 def test_a_switch_elsewhere_is_one_that_the_runtime_does_not_know(tmp_path):
     folder = make_checkpoint(tmp_path / "checkpoint", "phi-3-mini-128k", TINY, original_max_position_embeddings=1024)
-    limits = convert(folder, tmp_path / "onnx", "genai", "fp32", "", "cpu")["limits"]
+    limits = convert(folder, tmp_path / "onnx", parse_choice("genai", "fp32", "", "cpu")).limits
     assert len(limits) == 2 and "Generation across 1024 tokens is wrong" in limits[1]
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     run = generator(og.Model(str(tmp_path / "onnx")), 1100)
@@ -145,7 +146,7 @@ def test_a_switch_elsewhere_is_one_that_the_runtime_does_not_know(tmp_path):
     + [("int8", ""), ("int8", "is_symmetric=false")],
 )
 def test_a_tied_head_runs_in_every_form(checkpoints, precision, options, tmp_path):
-    convert(checkpoints["phi-4-mini"], tmp_path / "onnx", "genai", precision, options, "cpu")
+    convert(checkpoints["phi-4-mini"], tmp_path / "onnx", parse_choice("genai", precision, options, "cpu"))
     reference = open_model(checkpoints["phi-4-mini"])
     run = generator(og.Model(str(tmp_path / "onnx")), 16)
     run.append_tokens(tokens(7))
@@ -175,5 +176,5 @@ def test_a_config_that_contradicts_the_weights_is_named_before_any_work(tmp_path
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(StepError, match=message):
-        convert(folder, tmp_path / "onnx", "genai", "int4", "", "cpu")
+        convert(folder, tmp_path / "onnx", parse_choice("genai", "int4", "", "cpu"))
     assert not (tmp_path / "onnx").exists()

@@ -13,6 +13,7 @@ from steps.common.errors import StepError
 from steps.conversion import streaming
 from steps.conversion.builder import shared_embeddings
 from steps.conversion.convert import convert
+from steps.conversion.options import parse_choice
 from tests.checkpoints.geometries import GEOMETRIES, HEAD_SIZE
 from tests.conftest import TINY
 
@@ -51,7 +52,7 @@ def test_so_have_those_for_a_gpu(checkpoints, precision, tmp_path):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_the_logits_of_the_last_positions_can_be_had_alone(checkpoints, geometry, tmp_path):
-    convert(checkpoints[geometry], tmp_path / "onnx", "genai", "fp32", "", "cpu")
+    convert(checkpoints[geometry], tmp_path / "onnx", parse_choice("genai", "fp32", "", "cpu"))
     session = ort.InferenceSession(tmp_path / "onnx" / "model.onnx")
     feeds = {"input_ids": np.arange(10, 30)[None], "attention_mask": np.ones((1, 20), np.int64)}
     for value in session.get_inputs():
@@ -70,14 +71,14 @@ def test_pieces_may_be_of_any_size(checkpoints, tmp_path, monkeypatch):
     sizes = {}
     for piece in (1, 1 << 20, 1 << 40):
         monkeypatch.setattr(streaming, "_PIECE", piece)
-        convert(checkpoints["phi-4-mini"], tmp_path / str(piece), "genai", "int4", "", "cpu")
+        convert(checkpoints["phi-4-mini"], tmp_path / str(piece), parse_choice("genai", "int4", "", "cpu"))
         sizes[piece] = (tmp_path / str(piece) / "model.onnx.data").read_bytes()
     assert len(set(sizes.values())) == 1
 
 
 def test_all_that_the_checkpoint_holds_is_told_as_progress(checkpoints, tmp_path):
     told = []
-    convert(checkpoints["phi-3-medium"], tmp_path / "onnx", "genai", "int4", "", "cpu", told.append)
+    convert(checkpoints["phi-3-medium"], tmp_path / "onnx", parse_choice("genai", "int4", "", "cpu"), told.append)
     weights = (checkpoints["phi-3-medium"] / "model.safetensors").stat().st_size
     assert len(told) > 10 and 0.98 * weights <= sum(told) <= weights
 
@@ -95,24 +96,24 @@ def test_a_builder_that_has_changed_is_named_and_the_stock_way_still_works(tmp_p
 
     monkeypatch.setattr(builder, "Phi3MiniModel", Renamed)
     with pytest.raises(StepError, match=r"streaming conversion failed with onnxruntime-genai .*options=stock=true"):
-        convert(TINY, tmp_path / "ours", "genai", "fp32", "", "cpu")
+        convert(TINY, tmp_path / "ours", parse_choice("genai", "fp32", "", "cpu"))
     assert not (tmp_path / "ours").exists()
-    convert(TINY, tmp_path / "stock", "genai", "fp32", "stock=true", "cpu")
+    convert(TINY, tmp_path / "stock", parse_choice("genai", "fp32", "stock=true", "cpu"))
     assert (tmp_path / "stock" / "model.onnx").is_file()
     assert builder.Phi3MiniModel is Renamed, "the builder is left as it was"
 
 
 def test_a_node_that_is_not_in_the_graph_is_named(tmp_path):
     with pytest.raises(StepError, match="did you mean '/lm_head/MatMul'"):
-        convert(TINY, tmp_path / "onnx", "genai", "int4", "nodes_to_exclude=/lm_head/MatMull", "cpu")
+        convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", "nodes_to_exclude=/lm_head/MatMull", "cpu"))
     assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.parametrize("options", ["algo_config=k_quant", "algo_config=rtn,is_symmetric=false"])
 def test_an_odd_number_of_blocks_is_refused_where_the_quantiser_fails(tmp_path, options):
     with pytest.raises(StepError, match="416 inputs in blocks of 32: they make 13 blocks"):
-        convert(TINY, tmp_path / "onnx", "genai", "int4", options, "cpu")
-    convert(TINY, tmp_path / "onnx", "genai", "int4", f"{options},block_size=128", "cpu")
+        convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", options, "cpu"))
+    convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", f"{options},block_size=128", "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,9 @@ def _both(folder: Path, precision: str, options: str, scratch: Path, device: str
     found = []
     for stock in ("false", "true"):
         out = scratch / stock
-        convert(folder, out, "genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
+        convert(
+            folder, out, parse_choice("genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
+        )
         graph = onnx.load(out / "model.onnx").graph
         tensors = {tensor.name: (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer}
         nodes = [

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 from steps.chat.runtime.tokenizer import load_tokenizer
 from steps.common.errors import StepError
 from steps.conversion.convert import convert
+from steps.conversion.options import parse_choice
 from steps.conversion.tokenizer_check import CORPUS, KNOWN, compare_tokenizers
 from tests.conftest import TINY
 
@@ -213,7 +214,7 @@ def pairs(tmp_path_factory):
         if kind not in made:
             folder = tmp_path_factory.mktemp("tokenizer")
             checkpoint = TINY if kind == "tiny-phi3" else _checkpoint(folder / "checkpoint", kind)
-            convert(checkpoint, folder / "onnx", "genai", "fp32", "", "cpu")
+            convert(checkpoint, folder / "onnx", parse_choice("genai", "fp32", "", "cpu"))
             made[kind] = Pair(
                 checkpoint, folder / "onnx", AutoTokenizer.from_pretrained(checkpoint), load_tokenizer(folder / "onnx")
             )
@@ -332,8 +333,8 @@ DIFFERENCES = {
 def test_the_check_passes_and_names_the_known_differences(pairs, kind):
     pair = pairs(kind)
     result = compare_tokenizers(pair.checkpoint, pair.converted)
-    assert result["prompts"] == len(CORPUS)
-    assert set(result["known_differences"]) == DIFFERENCES[kind]
+    assert result.prompts == len(CORPUS)
+    assert set(result.known_differences) == DIFFERENCES[kind]
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -17,6 +17,7 @@ from steps.chat.batching.engine import Engine
 from steps.chat.runtime.cpus import usable_cpus
 from steps.chat.settings import Settings
 from steps.conversion.convert import convert
+from steps.conversion.options import parse_choice
 from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH
 from tests.conftest import ROOT
 
@@ -377,8 +378,8 @@ def long_models(checkpoints, tmp_path_factory):
     def load(exporter: str, geometry: str):
         if (exporter, geometry) not in kept:
             out = tmp_path_factory.mktemp("onnx") / "model"
-            done = convert(checkpoints[geometry], out, exporter, "fp32", "", "cpu")
-            engine = Engine(out, Settings(longrope_switch=done["longrope_switch"]))
+            done = convert(checkpoints[geometry], out, parse_choice(exporter, "fp32", "", "cpu"))
+            engine = Engine(out, Settings(longrope_switch=done.longrope_switch))
             reference = AutoModelForCausalLM.from_pretrained(checkpoints[geometry], dtype=torch.float32).eval()
             kept[exporter, geometry] = engine, reference
         return kept[exporter, geometry]

@@ -12,11 +12,11 @@ import mlflow
 import pytest
 import yaml
 
-from steps.checkpoint.manifest import describe_files
 from steps.common.errors import StepError
 from steps.evaluation.lm_eval import command as harness
 from steps.wrap_custom import model_arguments
 from tests.conftest import ROOT, TINY
+from tests.conversion.records import conversion_of
 
 QUESTIONS = [json.loads(line) for line in (ROOT / "params/evalsets/tiny-qa.jsonl").read_text().splitlines()[:12]]
 QUESTION = "What is the capital of France?"
@@ -38,13 +38,7 @@ def lm_eval(tmp_path_factory):
 
 def save_custom(folder: Path, target: Path, task: str = "llm/v1/chat") -> Path:
     """An MLflow model of a converted folder, as wrap_custom logs it."""
-    conversion = {
-        "files": describe_files(folder, sorted(path.name for path in folder.iterdir())),
-        "checkpoint": {"name": "tiny-phi3"},
-        "device": "cpu",
-        "longrope_switch": 0,
-    }
-    mlflow.pyfunc.save_model(target, **model_arguments(folder, conversion, task, target.parent))
+    mlflow.pyfunc.save_model(target, **model_arguments(folder, conversion_of(folder), task, target.parent))
     return target
 
 
