@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from steps.checkpoint.hub import stay_offline
-from steps.checkpoint.manifest import total_size
+from steps.checkpoint.manifest import Manifest
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
+from steps.common.hashing import total_size
 from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
@@ -33,23 +34,24 @@ def check(params: dict[str, str]) -> None:
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
     """Log the checkpoint's folder as it is; the weights are copied, not loaded."""
     ensure_registered_model(step, registered_model)
-    folder, manifest = verified_checkpoint(step, "checkpoint_run")
-    source, facts = manifest["source"], manifest["architecture"]
-    size = total_size(manifest)
+    checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
+    folder, manifest = checkpoint.folder, checkpoint.manifest
+    origin, facts = manifest.origin, manifest.architecture
+    size = total_size(manifest.files)
     store = local_store(step.run.info.artifact_uri, size)
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
     tags = {
         "wrapper": "transformers",
-        "precision": facts["dtype"],
-        "checkpoint": source["name"],
-        "checkpoint_commit": source["commit"] or "none",
+        "precision": facts.dtype,
+        "checkpoint": origin.name,
+        "checkpoint_commit": origin.commit or "none",
         "checkpoint_run": checkpoint_run,
         "wrap_run": step.run_id,
     }
     description = (
-        f"{source['name']} in MLflow's transformers flavor (PyTorch, {facts['dtype']}), "
-        f"{facts['parameters'] / 1e6:,.1f}M parameters, context {facts['context_length']:,}, "
-        f"licence {manifest['licence']}. Task {task}."
+        f"{origin.name} in MLflow's transformers flavor (PyTorch, {facts.dtype}), "
+        f"{facts.parameters / 1e6:,.1f}M parameters, context {facts.context_length:,}, "
+        f"licence {manifest.licence}. Task {task}."
     )
     stay_offline()  # or MLflow asks the hub for a card and a licence; the manifest has them
     import mlflow
@@ -60,33 +62,33 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
     with step.console.phase("logging the model"), _folder_named(folder, manifest, step.scratch) as name:
         info = mlflow.transformers.log_model(
             name,
-            name=model_name(source["name"], "transformers"),
+            name=model_name(origin.name, "transformers"),
             task=task,
-            torch_dtype=getattr(torch, facts["dtype"]),  # or it is loaded in float32, in twice the memory
+            torch_dtype=getattr(torch, facts.dtype),  # or it is loaded in float32, in twice the memory
             pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
             input_example=INPUT_EXAMPLES[task],
-            metadata={**tags, "variant": f"transformers-{facts['dtype']}", "licence": manifest["licence"]},
+            metadata={**tags, "variant": f"transformers-{facts.dtype}", "licence": manifest.licence},
             model_card=_model_card(folder, description),
             # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated. The
             # end's IDs are the checkpoint's own: MLflow lets a caller change what is named here, and nothing else.
             model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False, **_ends(folder)},
         )
     place = publish(step, info, registered_model, tags, description)
-    step.summarise(f"transformers, {facts['dtype']}, {size_text(size)}: {place}", description)
+    step.summarise(f"transformers, {facts.dtype}, {size_text(size)}: {place}", description)
 
 
 @contextlib.contextmanager
-def _folder_named(folder: Path, manifest: dict[str, Any], scratch: Path):
+def _folder_named(folder: Path, manifest: Manifest, scratch: Path):
     """Links to the checkpoint's files under the model's own name, relative to the working directory.
 
     The flavor copies the whole folder, records the path that it is given, and answers with it as `model`: so it is
     given `owner/name`, with the files of the manifest in it and no path of this machine.
     """
-    name = manifest["source"]["name"]
+    name = manifest.origin.name
     root = Path(tempfile.mkdtemp(dir=scratch))
     (root / name).mkdir(parents=True)
-    for entry in manifest["files"]:
-        (root / name / entry["path"]).symlink_to((folder / entry["path"]).resolve())
+    for file in manifest.files:
+        (root / name / file.path).symlink_to((folder / file.path).resolve())
     before = os.getcwd()
     os.chdir(root)
     try:

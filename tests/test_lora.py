@@ -112,7 +112,7 @@ def test_the_runs_say_which_adapter(steps, taught, local):
     assert tags["summary"].endswith("LoRA of rank 8 on down_proj, gate_up_proj, o_proj, qkv_proj")
     assert f"`{taught}` (folder)" in tags["mlflow.note.content"]
     manifest = mlflow.artifacts.load_dict(steps["fetch_model"].info.artifact_uri + "/checkpoint/manifest.json")
-    assert manifest["adapter"]["source"] == {
+    assert manifest["adapter"]["origin"] == {
         "kind": "folder",
         "location": str(taught),
         "name": "taught",
@@ -175,7 +175,7 @@ def test_an_adapter_on_a_hub_is_pinned_and_only_its_own_files_are_fetched(local,
     fetched = run(local, "fetch_model", env, source="params/tiny-phi3", adapter="me/lora@v1")
     assert fetched.data.tags["adapter"] == f"me/lora@{'b' * 40}"
     manifest = mlflow.artifacts.load_dict(fetched.info.artifact_uri + "/checkpoint/manifest.json")
-    assert manifest["adapter"]["source"] == {
+    assert manifest["adapter"]["origin"] == {
         "kind": "hub",
         "location": "me/lora",
         "name": "me/lora",

@@ -9,10 +9,12 @@ The format: `adapter_config.json`, the fields of peft's LoraConfig; `adapter_mod
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.checkpoint.headers import ADAPTER_CONFIG, PICKLED, read_config, read_header, read_weights
+from steps.checkpoint.checks import ADAPTER_CONFIG, PICKLED
+from steps.checkpoint.headers import read_config, read_header, read_weights
 from steps.common.errors import StepError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -75,6 +77,18 @@ _MERGE_FIRST = (
 )
 
 
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What the config and the headers of an adapter say."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]  # the last parts of the modules' names
+    modules: int  # the number of modules that the adapter changes
+    parameters: int
+    made_for: str  # the base that the adapter names
+
+
 def check_adapter_files(names: Iterable[str]) -> None:
     """Refuse an adapter without safetensors weights.
 
@@ -125,7 +139,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_adapter(folder: Path, base: Path) -> dict[str, Any]:
+def check_adapter(folder: Path, base: Path) -> AdapterFacts:
     """Whether the adapter in a folder fits the checkpoint in another: every module is there, every shape fits.
 
     Returns:
@@ -137,13 +151,13 @@ def check_adapter(folder: Path, base: Path) -> dict[str, Any]:
     """
     check_adapter_files(path.name for path in folder.iterdir())
     config, base_config = read_adapter_config(folder), read_config(base)
-    header = read_header(folder / ADAPTER_WEIGHTS)[1]
+    header = read_header(folder / ADAPTER_WEIGHTS).tensors
     made_for = str(config.get("base_model_name_or_path") or "a base that it does not name")
     modules: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, entry in header.items():
         if not (found := _TENSOR.fullmatch(name)):
             raise StepError(f"{ADAPTER_WEIGHTS} holds {name}, which is not a LoRA tensor: {_MERGE_FIRST}")
-        modules.setdefault(found["module"], {})[found["part"]] = tuple(entry["shape"])
+        modules.setdefault(found["module"], {})[found["part"]] = entry.shape
     if not modules:
         raise StepError(f"{ADAPTER_WEIGHTS} holds no tensors: save the adapter again with peft (save_pretrained)")
     if "quantization_config" in base_config:
@@ -158,14 +172,14 @@ def check_adapter(folder: Path, base: Path) -> dict[str, Any]:
             )
     if new := sorted(_tokens(folder) - _tokens(base)) if _tokens(folder) else []:
         raise StepError(f"the adapter brings tokens that the source lacks ({', '.join(new[:5])}): {_MERGE_FIRST}")
-    return {
-        "rank": config["r"],
-        "alpha": config["lora_alpha"],
-        "target_modules": sorted({module.rpartition(".")[2] for module in modules}),
-        "modules": len(modules),
-        "parameters": sum(a * b for parts in modules.values() for a, b in _matrices(parts)),
-        "made_for": made_for,
-    }
+    return AdapterFacts(
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        target_modules=tuple(sorted({module.rpartition(".")[2] for module in modules})),
+        modules=len(modules),
+        parameters=sum(a * b for parts in modules.values() for a, b in _matrices(parts)),
+        made_for=made_for,
+    )
 
 
 def _matrices(parts: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -4,14 +4,15 @@ HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are huggingface_hub's own envi
 mean there. Nothing but an allow-list is fetched: no pickles, no Python.
 """
 
-import fnmatch
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter_files, read_adapter_config
-from steps.checkpoint.headers import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, read_config
+from steps.checkpoint.checks import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, is_allowed
+from steps.checkpoint.headers import read_config
 from steps.common.disk import need_space
 from steps.common.errors import StepError
 
@@ -30,7 +31,18 @@ def resolve_commit(repo: str, revision: str, adapter: bool = False) -> str:
     return _config(repo, revision, ADAPTER_CONFIG if adapter else _CONFIG, online=_reachable()).parent.name
 
 
-def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool = False) -> tuple[Path, dict[str, str]]:
+@dataclass(frozen=True)
+class Fetched:
+    """A folder on this machine, and the SHA-256 (hex) that the hub states for a file, by file name.
+
+    The hub states it only for files in LFS. There is none for a folder that is not from a hub.
+    """
+
+    folder: Path
+    stated: dict[str, str] = field(default_factory=dict)
+
+
+def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool = False) -> Fetched:
     """Bring the allowed files of a commit into the cache, its config first, so that a refusal costs nothing.
 
     Args:
@@ -51,9 +63,8 @@ def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool =
     else:
         check_architecture(read_config(_config(repo, commit, _CONFIG, online).parent))
     if not online:  # everything may be here already
-        return Path(
-            _explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))
-        ), {}
+        cached = _explained(repo, commit, lambda: snapshot_download(repo, revision=commit, local_files_only=True))
+        return Fetched(Path(cached))
     info = _explained(repo, commit, lambda: HfApi().model_info(repo, revision=commit, files_metadata=True))
     files = {file.rfilename: file for file in info.siblings}
     (check_adapter_files if adapter else check_files)(files)
@@ -63,7 +74,7 @@ def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool =
     missing = [f.size or 0 for f in wanted if not (blobs / (f.lfs.sha256 if f.lfs else f.blob_id or "-")).exists()]
     need_space(f"downloading {repo}", [(cache, sum(missing))])
     folder = _explained(repo, commit, lambda: _download(repo, commit, [file.rfilename for file in wanted], bar_class))
-    return folder, {file.rfilename: file.lfs.sha256 for file in wanted if file.lfs}
+    return Fetched(folder, {file.rfilename: file.lfs.sha256 for file in wanted if file.lfs})
 
 
 def _download(repo: str, commit: str, names: list[str], bar_class: type | None) -> Path:
@@ -111,11 +122,6 @@ def stay_offline() -> None:
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True
-
-
-def is_allowed(name: str, allowed: Iterable[str] = ALLOWED) -> bool:
-    """Whether a file at the top of a checkpoint, or an adapter, is one that this project reads."""
-    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
 
 
 def _explained(repo: str, revision: str, call: Callable, wanted: str = _CONFIG):

@@ -1,19 +1,21 @@
-"""The manifest of a checkpoint, or an adapter: its files with sizes and SHA-256, its licence, and its facts."""
+"""Describe a checkpoint or an adapter as a typed document, checkpoint/manifest.json, and verify files against it."""
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter
-from steps.checkpoint.headers import architecture_facts, check_architecture, check_files, read_config, read_weights
-from steps.checkpoint.hub import is_allowed
+from steps.checkpoint.checks import check_architecture, check_config, check_files, is_allowed
+from steps.checkpoint.headers import Weights, read_config, read_weights
 from steps.common.documents import Document, Part
 from steps.common.errors import StepError
-from steps.common.hashing import FileEntry
+from steps.common.hashing import FileEntry, describe_files, sha256
 
-FORMAT = 1
+MANIFEST = "checkpoint/manifest.json"  # the artifact's path in a fetch_model run
+_LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 
 class Origin(Part):
@@ -53,7 +55,7 @@ class AdapterManifest(Part):
     modules: int
     parameters: int
     made_for: str  # the base that the adapter names
-    files: tuple[FileEntry, ...]
+    files: tuple[FileEntry, ...] = Field(min_length=1)
 
 
 class Manifest(Document):
@@ -64,102 +66,124 @@ class Manifest(Document):
     origin: Origin
     licence: str
     architecture: Architecture
-    files: tuple[FileEntry, ...]
+    files: tuple[FileEntry, ...] = Field(min_length=1)
     adapter: AdapterManifest | None = None
 
+    def with_adapter(self, adapter: AdapterManifest) -> Self:
+        """Return the manifest of this checkpoint and an adapter. Its name, `base+adapter`, names both."""
+        name = f"{self.origin.name}+{adapter.origin.name.rpartition('/')[2]}"
+        return self.model_copy(update={"adapter": adapter, "origin": self.origin.model_copy(update={"name": name})})
 
-_LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
-
-def build_manifest(folder: Path, progress: Callable[[int], object] = lambda count: None) -> dict[str, Any]:
-    """Describe the checkpoint in a folder; refuse what may not be used.
+def build_manifest(folder: Path, origin: Origin, progress: Callable[[int], object] = lambda count: None) -> Manifest:
+    """Describe the checkpoint in a folder.
 
     Args:
-        progress: told the number of bytes hashed, as they are.
+        origin: where the folder's files come from.
+        progress: called with the number of bytes of each block that was hashed.
 
     Raises:
-        StepError: pickled weights, a foreign architecture, a broken file, or a config that contradicts the weights.
+        StepError: the weights are pickled, the architecture is not supported, a file is damaged, or config.json
+            contradicts the weights.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    names = _file_names(folder)
     check_files(names)
     config = read_config(folder)
     check_architecture(config)
-    facts = architecture_facts(config, read_weights(folder))
-    files = describe_files(folder, [name for name in names if is_allowed(name)], progress)
-    return {"format": FORMAT, "licence": _licence(folder), "architecture": facts, "files": files}
+    weights = read_weights(folder)
+    check_config(config, weights)
+    return Manifest(
+        origin=origin,
+        licence=_licence(folder),
+        architecture=_architecture(config, weights),
+        files=describe_files(folder, [name for name in names if is_allowed(name)], progress),
+    )
 
 
-def build_adapter_manifest(folder: Path, base: Path) -> dict[str, Any]:
-    """Describe the adapter in a folder; refuse one that cannot be merged into the checkpoint in the folder `base`.
+def build_adapter_manifest(folder: Path, origin: Origin, base: Path) -> AdapterManifest:
+    """Describe the LoRA adapter in a folder.
+
+    Args:
+        origin: where the folder's files come from.
+        base: the folder of the checkpoint that the adapter is for.
 
     Raises:
-        StepError: see adapter.check_adapter.
+        StepError: the adapter is damaged, or cannot be merged into the base.
     """
     facts = check_adapter(folder, base)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_allowed(path.name, ADAPTER_FILES))
-    return {"format": FORMAT, "licence": _licence(folder), **facts, "files": describe_files(folder, names)}
+    names = [name for name in _file_names(folder) if is_allowed(name, ADAPTER_FILES)]
+    return AdapterManifest(origin=origin, licence=_licence(folder), files=describe_files(folder, names), **vars(facts))
 
 
-def describe_files(
-    folder: Path, names: Iterable[str], progress: Callable[[int], object] = lambda count: None
-) -> list[dict[str, Any]]:
-    """Path, size in bytes and SHA-256 of files of a folder."""
-    return [
-        {"path": name, "size": (folder / name).stat().st_size, "sha256": sha256(folder / name, progress)}
-        for name in names
-    ]
+def verify(folder: Path, files: tuple[FileEntry, ...], progress: Callable[[int], object] = lambda count: None) -> None:
+    """Check that every file is in a folder and has not changed. Sizes are compared before contents.
 
-
-def verify(folder: Path, manifest: dict[str, Any], progress: Callable[[int], object] = lambda count: None) -> None:
-    """Check every file of the manifest, a checkpoint's or an adapter's, sizes first.
+    Args:
+        files: the files of a manifest.
+        progress: called with the number of bytes of each block that was hashed.
 
     Raises:
-        StepError: naming the first file that is missing or different, or the manifest is not one.
+        StepError: a file is missing or has changed; the line names the first.
     """
-    try:
-        files = [(folder / entry["path"], int(entry["size"]), entry["sha256"]) for entry in manifest["files"]]
-        if manifest["format"] != FORMAT or not files:
-            raise ValueError("unknown format")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StepError(f"checkpoint/manifest.json is damaged ({error!r}): run fetch_model again") from None
-    for path, size, _ in files:
+    for file in files:
+        path = folder / file.path
         if not path.is_file():
-            raise StepError(f"{path.name} is missing in {folder}: run fetch_model again")
-        if path.stat().st_size != size:
+            raise StepError(f"{file.path} is missing in {folder}: run fetch_model again")
+        if path.stat().st_size != file.size:
             raise StepError(
-                f"{path.name} in {folder} has {path.stat().st_size} bytes, the manifest says {size}: "
-                "the file has changed since; run fetch_model again"
+                f"{file.path} in {folder} has {path.stat().st_size} bytes, the manifest says {file.size}: "
+                "the file has changed; run fetch_model again"
             )
-    for path, _, expected in files:
-        if sha256(path, progress) != expected:
+    for file in files:
+        path = folder / file.path
+        if sha256(path, progress) != file.sha256:
             raise StepError(
-                f"{path.name} in {folder} does not have the SHA-256 that the manifest states: it has changed or is "
-                f"damaged; run fetch_model again, after deleting {path.resolve()} if that is the hub's cache"
+                f"{file.path} in {folder} does not have the SHA-256 that the manifest states: the file has changed or "
+                f"is damaged; if it is in the hub's cache, delete {path.resolve()}; then run fetch_model again"
             )
 
 
-def sha256(path: Path, progress: Callable[[int], object] = lambda count: None) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(8 << 20):
-            digest.update(block)
-            progress(len(block))
-    return digest.hexdigest()
+def _file_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def total_size(manifest: dict[str, Any]) -> int:
-    """Bytes of all the files of a checkpoint."""
-    return sum(entry["size"] for entry in manifest["files"])
+def _architecture(config: dict[str, Any], weights: Weights) -> Architecture:
+    """Return the facts of config.json and the headers.
+
+    Raises:
+        StepError: a field of config.json has a value of another type.
+    """
+    heads = config.get("num_attention_heads")
+    scaling = config.get("rope_scaling") or {}
+    try:
+        return Architecture(
+            architecture=config["architectures"][0],
+            parameters=weights.parameters,
+            dtype=weights.dtype,
+            context_length=config.get("max_position_embeddings"),
+            layers=config.get("num_hidden_layers"),
+            hidden_size=config.get("hidden_size"),
+            vocabulary=config.get("vocab_size"),
+            attention_heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            rope=scaling.get("rope_type") or scaling.get("type") or "default",
+            partial_rotary_factor=config.get("partial_rotary_factor") or 1.0,
+            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise StepError(
+            f"config.json is damaged, field for {first['loc'][0]}: {first['msg']}: fetch or save the checkpoint again"
+        ) from None
 
 
 def _licence(folder: Path) -> str:
-    """The licence that the model card states, else the first line of a licence file, else 'not stated'."""
+    """Return the licence that the model card states, else the first line of a licence file, else "not stated"."""
     card = folder / "README.md"
     if card.is_file():
-        _, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
-        if found := _LICENCE_FIELD.search(rest.partition("\n---")[0]):
-            return found[1]
+        _, _, front_matter = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+        if match := _LICENCE_FIELD.search(front_matter.partition("\n---")[0]):
+            return match[1]
     for path in sorted(folder.glob("LICENSE*")):
         if lines := path.read_text(encoding="utf-8", errors="replace").strip().splitlines():
             return lines[0].strip()

@@ -81,16 +81,16 @@ def _write(source: Path, target: Path, layers: dict[str, Any], progress: Callabl
     """Copy a safetensors file, with the merged matrices in the place of the layers' own."""
     from safetensors import safe_open
 
-    start, header = read_header(source)
+    header = read_header(source)
     with source.open("rb") as old, target.open("wb") as new, safe_open(source, framework="pt") as tensors:
-        new.write(old.read(start))
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            begin, end = entry["data_offsets"]
+        new.write(old.read(header.data_start))
+        for name, entry in sorted(header.tensors.items(), key=lambda item: item[1].begin):
+            begin, end = entry.begin, entry.end
             if name in layers:
                 new.write(_merged(name, *layers[name], tensors.get_tensor(name)))
                 progress(end - begin)
                 continue
-            old.seek(start + begin)
+            old.seek(header.data_start + begin)
             while begin < end:
                 block = old.read(min(_BLOCK, end - begin))
                 new.write(block)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from steps.checkpoint.manifest import Origin
 from steps.common.errors import StepError
 
 _ARTIFACT_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
@@ -31,6 +32,10 @@ class Source:
         if self.text.startswith("models:/"):
             return re.split(r"[/@]", self.text.removeprefix("models:/").strip("/"))[0]
         return self.text.rstrip("/").rpartition("/")[2]
+
+    def origin(self, commit: str) -> Origin:
+        """Return where this is, for a manifest. The commit counts for a hub repository only."""
+        return Origin(kind=self.kind, location=self.text, name=self.name, commit=commit if self.kind == "hub" else "")
 
     @property
     def moves(self) -> bool:

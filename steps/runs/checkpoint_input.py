@@ -1,86 +1,114 @@
-"""The checkpoint of a fetch_model run, on this machine, verified, and with its adapter merged where it has one."""
+"""Bring the checkpoint of a fetch_model run to this machine, verify it, and merge its adapter if it has one."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from steps.checkpoint.hub import fetch
-from steps.checkpoint.manifest import total_size, verify
+from steps.checkpoint.hub import Fetched, fetch
+from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest, Origin, verify
 from steps.checkpoint.merge import merge_adapter
 from steps.common.errors import StepError
+from steps.common.hashing import FileEntry, total_size
 from steps.project.mlproject import ROOT
-from steps.runs.artifacts import finished_run, read_json
+from steps.runs.artifacts import finished_run, read_document
+from steps.runs.console import Console
 from steps.runs.step import Step
 
-MANIFEST = "checkpoint/manifest.json"
+
+@dataclass(frozen=True)
+class VerifiedCheckpoint:
+    """A folder with a checkpoint's files, with its adapter merged if it has one, and the manifest of fetch_model."""
+
+    folder: Path
+    manifest: Manifest
 
 
-def verified_checkpoint(step: Step, parameter: str) -> tuple[Path, dict[str, Any]]:
-    """The folder and the manifest of the checkpoint that the run ID in `parameter` stands for.
+def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedCheckpoint:
+    """Return the checkpoint of a fetch_model run.
 
-    Read where fetch_model found it; fetched again from the hub or the artifact store where it is not here. With an
-    adapter, a folder of the same files in the step's scratch folder, where the weights have the adapter merged in.
+    The files are read where fetch_model found them. If they are not on this machine, they are fetched again from the
+    hub or the artifact store. A checkpoint with an adapter becomes a folder of the same files in the step's scratch
+    folder, with the adapter merged into the weights.
+
+    Args:
+        parameter: the parameter that holds the run ID, for errors.
+        run_id: its value.
 
     Raises:
-        StepError: the run is not a finished fetch_model run, its manifest is damaged, a source is gone, or a file
-            differs from the manifest; the line names the file.
+        StepError: the run is not a finished fetch_model run, its manifest is damaged, the source is gone, or a file
+            differs from the manifest.
     """
-    run = finished_run(step.client, parameter, step.params[parameter])
-    manifest = read_json(step, run.info.run_id, MANIFEST)
-    folder = _verified(step, run.info.run_id, manifest, "source")
-    if not manifest.get("adapter"):
-        return folder, manifest
-    adapter = _verified(step, run.info.run_id, manifest["adapter"], "adapter")
-    merged, files = step.scratch / "merged", [entry["path"] for entry in manifest["files"]]
-    with step.console.bar_class()(unit="B", unit_scale=True, total=total_size(manifest), desc="merging") as bar:
-        merge_adapter(folder, adapter, merged, files, bar.update)
-    return merged, manifest
+    finished_run(step.client, parameter, run_id)
+    manifest = read_document(step.client, run_id, MANIFEST, Manifest)
+    folder = _verified_folder(manifest, "source", run_id, step.console)
+    if manifest.adapter:
+        adapter = _verified_folder(manifest.adapter, "adapter", run_id, step.console)
+        folder = _merged(folder, adapter, manifest, step.scratch / "merged", step.console)
+    return VerifiedCheckpoint(folder, manifest)
 
 
-def _verified(step: Step, run_id: str, manifest: dict[str, Any], parameter: str) -> Path:
-    """The folder of a checkpoint (`source`) or an adapter, every file of which is as its manifest says."""
-    try:
-        location, kind, commit = (manifest["source"][key] for key in ("location", "kind", "commit"))
-    except (KeyError, TypeError):
-        raise StepError(f"{MANIFEST} of run {run_id} is damaged: run fetch_model again") from None
-    is_adapter = parameter == "adapter"
-    if kind == "folder":
-        folder = ROOT / location
-        if not folder.is_dir():
-            raise StepError(
-                f"the {parameter} of run {run_id} is the folder {location}, which this machine does not have: bring it "
-                f"here, or log it to MLflow and run fetch_model with its runs:/ URI as the {parameter}"
-            )
-    else:
-        with step.console.phase(f"looking for {location}"):
-            folder = (
-                download_artifact(step, location, parameter)
-                if kind == "artifact"
-                else fetch(location, commit, step.console.bar_class(), is_adapter)[0]
-            )
-    if kind == "hub":
-        _mend_cache(step, folder, manifest, is_adapter)
-    with step.console.bar_class()(unit="B", unit_scale=True, desc=f"verifying the {parameter}") as bar:
-        verify(folder, manifest, bar.update)
+def bring(origin: Origin, parameter: str, console: Console) -> Fetched:
+    """Bring a checkpoint or an adapter to this machine, if it is not here.
+
+    Args:
+        parameter: the parameter that names the origin: `source` or `adapter`.
+
+    Raises:
+        StepError: the hub or the artifact store does not have the files or cannot be reached, or the disk is too small.
+    """
+    if origin.kind == "folder":
+        return Fetched(ROOT / origin.location)
+    if origin.kind == "artifact":
+        return Fetched(_download_artifact(origin.location, parameter))
+    return fetch(origin.location, origin.commit, console.bar_class(), adapter=parameter == "adapter")
+
+
+def _verified_folder(manifest: Manifest | AdapterManifest, parameter: str, run_id: str, console: Console) -> Path:
+    """Return the folder of a checkpoint or an adapter, after each file was compared with the manifest."""
+    origin = manifest.origin
+    if origin.kind == "folder" and not (ROOT / origin.location).is_dir():
+        raise StepError(
+            f"the {parameter} of run {run_id} is the folder {origin.location}, which this machine does not have: copy "
+            f"it here, or log it to MLflow and run fetch_model with its runs:/ URI as the {parameter}"
+        )
+    with console.phase(f"looking for {origin.location}"):
+        folder = bring(origin, parameter, console).folder
+    if origin.kind == "hub" and _remove_truncated(folder, manifest.files):
+        bring(origin, parameter, console)
+    with console.bar_class()(unit="B", unit_scale=True, desc=f"verifying the {parameter}") as bar:
+        verify(folder, manifest.files, bar.update)
     return folder
 
 
-def _mend_cache(step: Step, folder: Path, manifest: dict[str, Any], is_adapter: bool) -> None:
-    """Fetch again what is of another size in the hub's cache, as a crash may leave it; the client would not look."""
-    broken = [folder / entry["path"] for entry in manifest["files"]]
-    sizes = {entry["path"]: entry["size"] for entry in manifest["files"]}
-    broken = [path for path in broken if path.exists() and path.stat().st_size != sizes[path.name]]
-    for path in broken:
-        path.resolve().unlink()
+def _remove_truncated(folder: Path, files: Iterable[FileEntry]) -> bool:
+    """Delete files of the hub's cache that have another size than the manifest, and return whether there were any.
+
+    A crash can leave such a file. huggingface_hub does not compare sizes, so it would not download the file again.
+    """
+    truncated = [
+        folder / file.path
+        for file in files
+        if (folder / file.path).exists() and (folder / file.path).stat().st_size != file.size
+    ]
+    for path in truncated:
+        path.resolve().unlink()  # the blob that the link points to
         path.unlink(missing_ok=True)
-    if broken:
-        fetch(manifest["source"]["location"], manifest["source"]["commit"], step.console.bar_class(), is_adapter)
+    return bool(truncated)
 
 
-def download_artifact(step: Step, uri: str, parameter: str = "source") -> Path:
-    """The folder behind an artifact URI: the store's own where that is local, else a download in the scratch folder.
+def _merged(folder: Path, adapter: Path, manifest: Manifest, out: Path, console: Console) -> Path:
+    names = [file.path for file in manifest.files]
+    size = total_size(manifest.files)
+    with console.bar_class()(unit="B", unit_scale=True, total=size, desc="merging") as bar:
+        merge_adapter(folder, adapter, out, names, bar.update)
+    return out
+
+
+def _download_artifact(uri: str, parameter: str) -> Path:
+    """Return the folder of an artifact URI. A store on a local disk returns its own folder.
 
     Raises:
-        StepError: nothing is there, or the store cannot be read.
+        StepError: the URI names no folder, or the store cannot be read.
     """
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -175,7 +175,7 @@ def clients(engine: Engine, reps: int) -> list[dict]:
     samples = []
     for rep in range(reps):
         start = time.perf_counter()
-        solo = [engine.ask(random_prompt(100 * rep + n, 64), Sampling(128)).wait() for n in range(8)]
+        solo = [engine.submit(random_prompt(100 * rep + n, 64), Sampling(128)).wait() for n in range(8)]
         sequential = time.perf_counter() - start
         prefill = statistics.median(done.first_token_s for done in solo)
         gaps = random.Random(rep)
@@ -183,7 +183,7 @@ def clients(engine: Engine, reps: int) -> list[dict]:
 
         def client(number: int, delay: float, out: list = done, rep: int = rep) -> None:
             time.sleep(delay)
-            out[number] = engine.ask(random_prompt(100 * rep + 50 + number, 64), Sampling(128)).wait()
+            out[number] = engine.submit(random_prompt(100 * rep + 50 + number, 64), Sampling(128)).wait()
 
         delay, threads = 0.0, []
         for number in range(8):
@@ -213,11 +213,11 @@ def turns(engine: Engine, reps: int) -> list[dict]:
     for rep in range(reps):
         history = random_prompt(10_000 + rep, 1000)
         for turn in range(1, 5):  # each turn appends 30 tokens of a question and what was answered
-            answer = engine.ask(history[: 250 * turn], Sampling(2))
+            answer = engine.submit(history[: 250 * turn], Sampling(2))
             answer.wait()
-        kept = engine.ask([*history, *random_prompt(20_000 + rep, 30)], Sampling(1)).wait()
+        kept = engine.submit([*history, *random_prompt(20_000 + rep, 30)], Sampling(1)).wait()
         other = random_prompt(30_000 + rep, 1030)
-        fresh = engine.ask(other, Sampling(1)).wait()
+        fresh = engine.submit(other, Sampling(1)).wait()
         samples.append({"kept_s": kept.first_token_s, "fresh_s": fresh.first_token_s, "reused": kept.reused_tokens})
         log(str(samples[-1]))
     return samples
@@ -234,7 +234,7 @@ def steady(scratch: Path, requests: int) -> list[dict]:
     def caller(count: int) -> None:
         for _ in range(count):
             prompt = [generator.randrange(10, 700) for _ in range(generator.randrange(20, 400))]
-            engine.ask(prompt, Sampling(16)).wait()
+            engine.submit(prompt, Sampling(16)).wait()
 
     for done in range(500, requests + 1, 500):
         threads = [threading.Thread(target=caller, args=(125,)) for _ in range(4)]

@@ -12,14 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steps.checkpoint.manifest import build_adapter_manifest, build_manifest, verify
+from steps.checkpoint.manifest import AdapterManifest, Origin, build_adapter_manifest, build_manifest, verify
 from steps.checkpoint.merge import merge_adapter
 from steps.checkpoint.source import parse_source
 from steps.common.errors import StepError
 from tests.checkpoints.lora import ALL, merged_by_peft, random_adapter, random_checkpoint
+from tests.checkpoints.tiny import ORIGIN
 from tests.conftest import ROOT, TINY
 
 FILES = [path.name for path in TINY.iterdir()]
+ADAPTER_ORIGIN = Origin(kind="folder", location="lora", name="lora", commit="")
 QKV = "base_model.model.model.layers.0.self_attn.qkv_proj"
 
 
@@ -35,6 +37,11 @@ def folder(plain, tmp_path):
     return shutil.copytree(plain, tmp_path / "adapter")
 
 
+def described(adapter: Path, base: Path = TINY) -> AdapterManifest:
+    """The manifest of an adapter."""
+    return build_adapter_manifest(adapter, ADAPTER_ORIGIN, base)
+
+
 def edit_config(folder: Path, **changes) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -48,22 +55,21 @@ def edit_tensors(folder: Path, edit) -> None:
 
 
 def test_the_facts_of_an_adapter(plain):
-    manifest = build_adapter_manifest(plain, TINY)
-    assert {key: manifest[key] for key in ("rank", "alpha", "target_modules", "modules", "licence")} == {
-        "rank": 4,
-        "alpha": 8,
-        "target_modules": ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"],
-        "modules": 16,
-        "licence": "not stated",
-    }
+    manifest = described(plain)
     tensors = load_file(plain / "adapter_model.safetensors")
-    assert manifest["parameters"] == sum(tensor.numel() for tensor in tensors.values())
-    assert [entry["path"] for entry in manifest["files"]] == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
-    verify(plain, manifest)
+    assert manifest.model_copy(update={"files": ()}) == AdapterManifest.model_construct(
+        origin=ADAPTER_ORIGIN,
+        licence="not stated",
+        rank=4,
+        alpha=8.0,
+        target_modules=("down_proj", "gate_up_proj", "o_proj", "qkv_proj"),
+        modules=16,
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        made_for=str(TINY),
+        files=(),
+    )
+    assert [file.path for file in manifest.files] == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    verify(plain, manifest.files)
 
 
 KINDS = {
@@ -85,7 +91,7 @@ def test_merging_gives_what_peft_gives_rounded_once(tmp_path, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's, that it saves the embedding too
         adapter = random_adapter(tmp_path / "adapter", **KINDS[kind])
-    modules = build_adapter_manifest(adapter, TINY)["modules"]
+    modules = described(adapter).modules
     merge_adapter(TINY, adapter, tmp_path / "merged", FILES)
     merged, expected = load_file(tmp_path / "merged" / "model.safetensors"), merged_by_peft(adapter)
     assert {name: tensor.dtype for name, tensor in merged.items()} == dict.fromkeys(expected, torch.bfloat16)
@@ -96,10 +102,10 @@ def test_merging_gives_what_peft_gives_rounded_once(tmp_path, kind):
 
 def test_the_merged_folder_is_a_checkpoint_like_the_base(plain, tmp_path):
     merge_adapter(TINY, plain, tmp_path / "merged", FILES)
-    merged, base = build_manifest(tmp_path / "merged"), build_manifest(TINY)
-    changed = [a["path"] for a, b in zip(base["files"], merged["files"], strict=True) if a != b]
+    merged, base = build_manifest(tmp_path / "merged", ORIGIN), build_manifest(TINY, ORIGIN)
+    changed = [a.path for a, b in zip(base.files, merged.files, strict=True) if a != b]
     assert changed == ["model.safetensors"]
-    assert merged["architecture"] == base["architecture"]
+    assert merged.architecture == base.architecture
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -112,7 +118,7 @@ def test_a_base_in_shards_and_another_dtype_keeps_them(tmp_path, dtype):
     assert len([name for name in names if name.endswith(".safetensors")]) > 1
     before = {name: (base / name).read_bytes() for name in names}
     adapter = random_adapter(tmp_path / "adapter", base)
-    build_adapter_manifest(adapter, base)
+    described(adapter, base)
     merge_adapter(base, adapter, tmp_path / "merged", names)
     expected = merged_by_peft(adapter, base)
     for file in (tmp_path / "merged").glob("*.safetensors"):
@@ -137,7 +143,7 @@ def test_a_base_as_phi_4_mini_is(tmp_path):
     edited = json.loads((base / "config.json").read_text()) | {"auto_map": auto_map}
     (base / "config.json").write_text(json.dumps(edited))
     adapter = random_adapter(tmp_path / "adapter", base)
-    assert build_adapter_manifest(adapter, base)["modules"] == 16
+    assert described(adapter, base).modules == 16
     merge_adapter(base, adapter, tmp_path / "merged", [path.name for path in base.iterdir()])
     merged, expected = load_file(tmp_path / "merged" / "model.safetensors"), merged_by_peft(adapter, base)
     assert "lm_head.weight" not in merged
@@ -237,7 +243,7 @@ def test_a_bad_adapter_is_refused_in_one_line(folder, what):
     spoil, message = BAD[what]
     spoil(folder)
     with pytest.raises(StepError, match=message) as caught:
-        build_adapter_manifest(folder, TINY)
+        described(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -256,7 +262,7 @@ def test_a_base_that_nothing_can_be_merged_into_is_named(tmp_path, changes, mess
         adapter = random_adapter(tmp_path / "adapter", target_modules=["lm_head"])
     (base / "config.json").write_text(json.dumps(config))
     with pytest.raises(StepError, match=message):
-        build_adapter_manifest(adapter, base)
+        described(adapter, base)
 
 
 def test_weights_that_the_config_does_not_target_are_refused(folder, tmp_path):
@@ -296,8 +302,8 @@ def test_a_checkpoint_with_an_adapter_in_its_folder_is_refused(plain, tmp_path):
     both = shutil.copytree(TINY, tmp_path / "both")
     shutil.copytree(plain, both, dirs_exist_ok=True)
     for folder in (both, plain):
-        with pytest.raises(StepError, match=r"the source holds adapter_config\.json"):
-            build_manifest(folder)
+        with pytest.raises(StepError, match=r"the source contains adapter_config\.json"):
+            build_manifest(folder, ORIGIN)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from steps.checkpoint.hub import fetch, resolve_commit
 from steps.common.errors import StepError
 try:
     commit = resolve_commit(sys.argv[1], sys.argv[2])
-    folder, stated = fetch(sys.argv[1], commit)
-    print(json.dumps({"commit": commit, "files": sorted(p.name for p in folder.iterdir()), "folder": str(folder),
-                      "stated": stated}))
+    fetched = fetch(sys.argv[1], commit)
+    print(json.dumps({"commit": commit, "files": sorted(p.name for p in fetched.folder.iterdir()),
+                      "stated": fetched.stated}))
 except StepError as error:
     print(json.dumps({"error": str(error)}))
 """

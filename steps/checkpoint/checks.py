@@ -1,0 +1,147 @@
+"""Refuse a checkpoint that is unsafe, is not supported, or contradicts itself. Only names, config.json and headers are
+read.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from steps.checkpoint.headers import Weights
+from steps.common.errors import StepError
+
+# The only files of a checkpoint that are fetched, hashed and logged.
+ALLOWED = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",  # SentencePiece
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+)
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_allowed(name: str, patterns: Iterable[str] = ALLOWED) -> bool:
+    """Return whether a file is in the top folder and matches one of the patterns."""
+    return "/" not in name and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_files(names: Iterable[str]) -> None:
+    """Raise StepError if a checkpoint has no safetensors weights, or has an adapter in its folder.
+
+    Args:
+        names: the checkpoint's files, relative to its folder.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    # transformers would load the adapter without a message; the ONNX exporters would ignore it.
+    if ADAPTER_CONFIG in top:
+        raise StepError(
+            f"the source contains {ADAPTER_CONFIG}, which means a PEFT adapter: give the adapter's folder or "
+            "repository as the parameter adapter, and the model that it was trained on as the source"
+        )
+    if any(name.endswith(".safetensors") for name in top):
+        return
+    pickled = [name for name in top if name.endswith(PICKLED)]
+    if pickled:
+        raise StepError(
+            f"{pickled[0]} is pickled, and loading a pickle can run any code that is in it: "
+            "convert the weights to safetensors and give that folder or repository"
+        )
+    raise StepError("the checkpoint has no *.safetensors file: expected weights in that format")
+
+
+def check_architecture(config: dict[str, Any]) -> None:
+    """Raise StepError if transformers could load the checkpoint only by running code of the repository.
+
+    Args:
+        config: the content of config.json.
+    """
+    architecture = (config.get("architectures") or ["none"])[0]
+    model_type = config.get("model_type", "none")
+    if architecture.endswith("ForCausalLM") and _transformers_defines(model_type, architecture):
+        return
+    code = [str(value).split("--")[-1].split(".")[0] + ".py" for value in (config.get("auto_map") or {}).values()]
+    never_run = f", and the code in {code[-1]} is never run" if code else ""
+    raise StepError(
+        f"config.json: architecture {architecture} (model type {model_type!r}) is not a causal language model that "
+        f"transformers {version('transformers')} has natively{never_run}: use a Phi3ForCausalLM checkpoint "
+        "(Phi-3-mini, Phi-3-medium, Phi-3.5-mini, Phi-4-mini)"
+    )
+
+
+def _transformers_defines(model_type: str, architecture: str) -> bool:
+    """Return whether the installed transformers has a class for a model type.
+
+    The module's text is searched, because importing the module takes seconds.
+    """
+    spec = find_spec("transformers")
+    if spec is None or spec.submodule_search_locations is None:
+        raise StepError("transformers is not installed: install the project's environment, conda.yaml")
+    name = re.sub(r"\W", "_", model_type)
+    module = Path(spec.submodule_search_locations[0]) / "models" / name / f"modeling_{name}.py"
+    return module.is_file() and f"\nclass {architecture}(" in module.read_text(encoding="utf-8")
+
+
+def check_config(config: dict[str, Any], weights: Weights) -> None:
+    """Raise StepError if config.json contradicts the weights."""
+    vocabulary, hidden, layers = (config.get(key) for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    embedding = weights.shapes.get("model.embed_tokens.weight")
+    if embedding and embedding != (vocabulary, hidden):
+        raise StepError(
+            f"config.json says vocab_size {vocabulary} and hidden_size {hidden}, but model.embed_tokens.weight is "
+            f"{shape_text(embedding)}: they belong to different models"
+        )
+    stored_layers = {name.split(".")[2] for name in weights.shapes if name.startswith("model.layers.")}
+    if stored_layers and len(stored_layers) != layers:
+        raise StepError(
+            f"config.json says num_hidden_layers {layers}, but the weights hold {len(stored_layers)}: "
+            "they belong to different models"
+        )
+    if config["architectures"][0] == "Phi3ForCausalLM":
+        _check_phi3_shapes(config, weights)
+
+
+def _check_phi3_shapes(config: dict[str, Any], weights: Weights) -> None:
+    """Raise StepError for the first matrix that is missing or has another shape than config.json implies."""
+    for name, shape in _phi3_shapes(config).items():
+        actual = weights.shapes.get(name)
+        if actual != shape:
+            raise StepError(
+                f"config.json asks for {name} of {shape_text(shape)}, and the weights have "
+                f"{shape_text(actual) if actual else 'none'}: they belong to different models"
+            )
+
+
+def _phi3_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the shape of every matrix of a Phi-3. Attention packs Q, K and V into one matrix; the MLP packs two."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    head_size = config.get("head_dim") or hidden // heads
+    kv_heads = config.get("num_key_value_heads") or heads
+    layer = {
+        "self_attn.qkv_proj": ((heads + 2 * kv_heads) * head_size, hidden),
+        "self_attn.o_proj": (hidden, heads * head_size),
+        "mlp.gate_up_proj": (2 * inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    shapes = {
+        f"model.layers.{number}.{name}.weight": shape
+        for number in range(config["num_hidden_layers"])
+        for name, shape in layer.items()
+    }
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape as a person reads it: 384 x 192."""
+    return " x ".join(str(size) for size in shape) or "nothing"

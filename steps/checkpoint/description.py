@@ -1,0 +1,52 @@
+"""Describe a fetched checkpoint for people: the line that fetch_model prints, and the text of its run's page."""
+
+from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest
+from steps.common.disk import size_text
+from steps.common.hashing import total_size
+
+
+def summary_line(manifest: Manifest) -> str:
+    """Return one line: name, parameters, dtype, size, and the adapter if there is one."""
+    facts, adapter = manifest.architecture, manifest.adapter
+    line = (
+        f"{manifest.origin.name}: {facts.parameters / 1e6:,.1f}M parameters, {facts.dtype}, "
+        f"{size_text(total_size(manifest.files))}"
+    )
+    if adapter:
+        line += f", LoRA of rank {adapter.rank} on {', '.join(adapter.target_modules)}"
+    return line
+
+
+def page_text(manifest: Manifest) -> str:
+    """Return a Markdown table of the checkpoint's facts."""
+    origin, facts = manifest.origin, manifest.architecture
+    rows = {
+        "Source": f"`{origin.location}` ({origin.kind})",
+        "Commit": f"`{origin.commit}`" if origin.commit else "none: not from a hub",
+        "Licence": manifest.licence,
+        "Architecture": facts.architecture,
+        "Parameters": f"{facts.parameters:,} ({facts.dtype})",
+        "Context length": f"{_number(facts.context_length)} tokens, rope {facts.rope}",
+        "Attention": f"{_number(facts.attention_heads)} heads, {_number(facts.kv_heads)} KV heads",
+        "Files": f"{len(manifest.files)}, {size_text(total_size(manifest.files))}: see `{MANIFEST}`",
+    }
+    if manifest.adapter:
+        rows |= _adapter_rows(manifest.adapter)
+    return "| | |\n| --- | --- |\n" + "\n".join(f"| {title} | {text} |" for title, text in rows.items())
+
+
+def _adapter_rows(adapter: AdapterManifest) -> dict[str, str]:
+    origin = adapter.origin
+    commit = f", commit `{origin.commit}`" if origin.commit else ""
+    return {
+        "Adapter": f"`{origin.location}` ({origin.kind}{commit}), trained on `{adapter.made_for}`",
+        "LoRA": (
+            f"rank {adapter.rank}, alpha {adapter.alpha:g}, {adapter.parameters:,} parameters on {adapter.modules} "
+            f"modules ({', '.join(adapter.target_modules)}); the steps that follow merge it"
+        ),
+        "Adapter's licence": adapter.licence,
+    }
+
+
+def _number(value: int | None) -> str:
+    return "unknown" if value is None else f"{value:,}"
