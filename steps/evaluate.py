@@ -37,7 +37,7 @@ from steps.evaluation.verdict.promotion import PREFERENCES, Decision, decide
 from steps.project.mlproject import ROOT
 from steps.registry.aliases import CHALLENGER, CHAMPION, PREVIOUS, has_aliases, promote
 from steps.registry.names import with_full_name
-from steps.registry.versions import record_verdicts
+from steps.registry.versions import record_evaluation
 from steps.runs.artifacts import check_run_id
 from steps.runs.checkpoint_input import verified_checkpoint
 from steps.runs.step import Step, run_entry_point
@@ -45,6 +45,7 @@ from steps.runs.tags import EVALUATION
 
 _PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+_TAGGED = ("accuracy", "agreement", "kl_mean", "ln_perplexity_ratio", "decode_tokens_per_s", "ttft_ms", "size_mb")
 _JUDGE = re.compile(r"[a-z_]+:/.+|databricks")
 
 
@@ -167,7 +168,11 @@ def evaluate(
     _log(step, evaluation, items, reference, measured)
     _summarise(step, evaluation)
     if registered_model:  # last, when the evidence is recorded
-        record_verdicts(step, registered_model, entries, markdown(evaluation))
+        for entry in entries:
+            if entry["version"]:
+                tags = _version_tags(entry) | {"evaluation_run": step.run_id}
+                version = str(entry["version"])
+                record_evaluation(step.client, registered_model, version, tags, markdown(evaluation))
     if aliases:
         numbers = {label: subject.version for label, subject in subjects.items()}
         promote(step.client, registered_model, numbers.get(decision.champion), numbers.get(decision.challenger))
@@ -175,6 +180,16 @@ def evaluate(
     if all(entry["failed_gates"] for entry in given):
         reasons = "; ".join(f"{entry['model']}: {', '.join(entry['failed_gates'])}" for entry in given)
         raise Rejected(f"no model passes every gate of {gates} ({reasons}): see report.html of run {step.run_id}")
+
+
+def _version_tags(entry: dict[str, Any]) -> dict[str, str]:
+    """Return the verdict, its reason and the main metrics of a model, as tags of its version."""
+    metrics = entry["metrics"]
+    return {
+        "gates": "; ".join(entry["failed_gates"]) or "passed",
+        "promotion": entry["reason"],
+        **{name: f"{metrics[name]:.6g}" for name in _TAGGED if metrics.get(name) is not None},
+    }
 
 
 def _mark(registered_model: str, entries: list[dict], decision: Decision, subjects: dict[str, Subject]) -> None:

@@ -51,7 +51,8 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     for name in ("wrap_transformer", "wrap_custom"):
         if name in wanted:
             for section in sections[name]:
-                ensure_registered_model(step, with_full_name(section)["registered_model"])
+                registered_model = with_full_name(section)["registered_model"]
+                ensure_registered_model(step.client, step.run_id, registered_model)
     rejected = None
     try:
         _run_steps(pipeline, sections, _with_upstream(wanted))

@@ -34,7 +34,7 @@ def check(params: dict[str, str]) -> None:
 
 def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:
     """Log the ONNX folder with the package `steps/chat` as a models-from-code Python model."""
-    ensure_registered_model(step, registered_model)
+    ensure_registered_model(step.client, step.run_id, registered_model)
     finished_run(step.client, "onnx_run", onnx_run)
     conversion = read_document(step.client, onnx_run, CONVERSION, Conversion)
     size = conversion.size_bytes
@@ -57,7 +57,7 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
         question, params = example if isinstance(example, tuple) else (example, None)
         mlflow.pyfunc.load_model(info.model_uri).predict(question, params=params)
     description = _description(conversion, task)
-    published = publish(step, info, registered_model, tags, description)
+    published = publish(step.client, step.run_id, info, registered_model, tags, description)
     step.summarise(f"onnx-{conversion.exporter}, {conversion.precision}, {size_text(size)}: {published}", description)
 
 

@@ -33,7 +33,7 @@ def check(params: dict[str, str]) -> None:
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
     """Log the checkpoint's folder as it is; the weights are copied, not loaded."""
-    ensure_registered_model(step, registered_model)
+    ensure_registered_model(step.client, step.run_id, registered_model)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
     folder, manifest = checkpoint.folder, checkpoint.manifest
     origin, facts = manifest.origin, manifest.architecture
@@ -73,7 +73,7 @@ def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_mode
             # end's IDs are the checkpoint's own: MLflow lets a caller change what is named here, and nothing else.
             model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False, **_ends(folder)},
         )
-    place = publish(step, info, registered_model, tags, description)
+    place = publish(step.client, step.run_id, info, registered_model, tags, description)
     step.summarise(f"transformers, {facts.dtype}, {size_text(size)}: {place}", description)
 
 

@@ -114,7 +114,7 @@ def test_a_model_of_somebody_else_is_refused_in_a_line(backend, project, childre
     env["MLFLOW_EXPERIMENT_NAME"] = "guests"
     result = project.run_module("wrap_custom", env, onnx_run=onnx, registered_model="tiny-phi3")
     assert result.code == 1
-    assert "registered_model is 'tiny-phi3', which the registry refuses" in result.err
+    assert "registered_model is 'tiny-phi3', and the registry rejected it" in result.err
 
 
 def _bucket(backend):

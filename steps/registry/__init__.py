@@ -1,1 +1,1 @@
-"""Registered models: names, versions, aliases."""
+"""Registered models: their names, their versions, their aliases."""

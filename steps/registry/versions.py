@@ -1,11 +1,10 @@
-"""Logged models and registered versions."""
+"""Versions of registered models: publish a logged model as a version, find versions, write on a version."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.common.errors import StepError
-from steps.registry.names import ensure_registered_model, refusals
-from steps.runs.step import Step
+from steps.registry.names import ensure_registered_model, explained_rejection
 from steps.runs.tags import MODEL_URI_TAG, VERSION_TAG
 
 if TYPE_CHECKING:
@@ -13,54 +12,70 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models.model import ModelInfo
 
-_TAGGED = ("accuracy", "agreement", "kl_mean", "ln_perplexity_ratio", "decode_tokens_per_s", "ttft_ms", "size_mb")
-_EVALUATION_BELOW = "\n\n---\n\n"
+_EVALUATION_BELOW = "\n\n---\n\n"  # in a version's description: the wrap step's text above, the evaluation's below
 
 
-def publish(step: Step, info: "ModelInfo", registered_model: str, tags: dict[str, str], description: str) -> str:
-    """Record the logged model on its run, and register it as a version with tags and description where asked.
+def publish(
+    client: "MlflowClient",
+    run_id: str,
+    model: "ModelInfo",
+    registered_model: str,
+    tags: dict[str, str],
+    description: str,
+) -> str:
+    """Record a logged model on its run; register it as a version if the user asked for that.
+
+    Args:
+        run_id: the run that logged the model.
+        registered_model: the full name; empty to register nothing.
+        tags: for the run, the logged model and the version.
+        description: of the version, Markdown.
 
     Returns:
-        what was done, for the step's summary line.
+        The model's URI, or the name and version: the end of the step's summary line.
 
     Raises:
-        StepError: the name is a prompt's, or somebody else's.
+        StepError: the name belongs to a prompt, or the registry rejects the name.
     """
-    step.tag(**{MODEL_URI_TAG: info.model_uri}, **tags)
-    step.client.set_logged_model_tags(info.model_id, tags)
+    for key, value in {MODEL_URI_TAG: model.model_uri, **tags}.items():
+        client.set_tag(run_id, key, value)
+    client.set_logged_model_tags(model.model_id, tags)
     if not registered_model:
-        return info.model_uri
-    ensure_registered_model(step, registered_model)
-    with refusals(registered_model):
-        version = step.client.create_model_version(
+        return model.model_uri
+    ensure_registered_model(client, run_id, registered_model)
+    with explained_rejection(registered_model):
+        version = client.create_model_version(
             registered_model,
-            source=info.model_uri,
-            run_id=step.run_id,
+            source=model.model_uri,
+            run_id=run_id,
             tags=tags,
             description=description,
-            model_id=info.model_id,
+            model_id=model.model_id,
         )
-    step.tag(**{VERSION_TAG: f"{registered_model}/{version.version}"})
+    client.set_tag(run_id, VERSION_TAG, f"{registered_model}/{version.version}")
     return f"{registered_model} version {version.version}"
 
 
-def versions_by_model(client: "MlflowClient", registered_model: str) -> dict[str, "ModelVersion"]:
-    """Logged model ID -> the latest version of the registered model that was made from it."""
-    found: dict[str, Any] = {}
+def versions_by_model(client: "MlflowClient", registered_model: str) -> "dict[str, ModelVersion]":
+    """Return logged model ID -> the latest version of the registered model that was made from that logged model."""
+    latest: dict[str, ModelVersion] = {}
     for version in client.search_model_versions(f"name = '{registered_model}'"):
-        # Not every registry keeps model_id. The source has it then: models:/m-..., or a folder with its name.
-        in_source = re.search(r"(?<![^/])m-[0-9a-f]{32}(?![^/])", version.source or "")
-        model_id = version.model_id or (in_source[0] if in_source else None)
-        if model_id and (model_id not in found or int(version.version) > int(found[model_id].version)):
-            found[model_id] = version
-    return found
+        # Some registries do not keep model_id. Their source holds the ID: models:/m-..., or a folder of that name.
+        id_in_source = re.search(r"(?<![^/])m-[0-9a-f]{32}(?![^/])", version.source or "")
+        model_id = version.model_id or (id_in_source[0] if id_in_source else None)
+        if model_id and (model_id not in latest or int(version.version) > int(latest[model_id].version)):
+            latest[model_id] = version
+    return latest
 
 
 def pinned_model(uri: str, parameter: str = "source") -> str:
-    """`models:/name@alias` as `models:/name/version`; any other URI as it is.
+    """Return `models:/name@alias` as `models:/name/version`; return any other URI as it is.
+
+    Args:
+        parameter: the parameter that the user gave the URI in, for errors.
 
     Raises:
-        StepError: no such model or alias.
+        StepError: the model or the alias does not exist.
     """
     name, _, alias = uri.removeprefix("models:/").partition("@")
     if not uri.startswith("models:/") or not alias:
@@ -74,25 +89,16 @@ def pinned_model(uri: str, parameter: str = "source") -> str:
         raise StepError(f"{parameter} is {uri!r}: {' '.join(str(error).split())}") from None
 
 
-def record_verdicts(step: Step, registered_model: str, entries: list[dict[str, Any]], description: str) -> None:
-    """Leave on each evaluated version what it scored, its verdict and the reason, as tags and in its description.
+def record_evaluation(
+    client: "MlflowClient", registered_model: str, version: str, tags: dict[str, str], description: str
+) -> None:
+    """Set tags on an evaluated version, and write the evaluation below the version's own description.
 
     Args:
-        entries: models of evaluation.json.
-        description: Markdown, put in the place of an earlier evaluation's.
+        description: Markdown. It replaces the text of an earlier evaluation.
     """
-    for entry in entries:
-        if not entry["version"]:
-            continue
-        version, metrics = str(entry["version"]), entry["metrics"]
-        tags = {
-            "gates": "; ".join(entry["failed_gates"]) or "passed",
-            "promotion": entry["reason"],
-            "evaluation_run": step.run_id,
-            **{name: f"{metrics[name]:.6g}" for name in _TAGGED if metrics.get(name) is not None},
-        }
-        for key, value in tags.items():
-            step.client.set_model_version_tag(registered_model, version, key, value)
-        own = step.client.get_model_version(registered_model, version).description or ""
-        own = own.partition(_EVALUATION_BELOW)[0]
-        step.client.update_model_version(registered_model, version, own + _EVALUATION_BELOW + description)
+    for key, value in tags.items():
+        client.set_model_version_tag(registered_model, version, key, value)
+    current = client.get_model_version(registered_model, version).description or ""
+    without_evaluation = current.partition(_EVALUATION_BELOW)[0]
+    client.update_model_version(registered_model, version, without_evaluation + _EVALUATION_BELOW + description)
