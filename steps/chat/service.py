@@ -124,7 +124,7 @@ class Service:
                     if len(running) >= 2 * self.engine.settings.parallel:
                         collect()
                     try:
-                        answer = self.engine.ask(prompts[index], sampling, strip=False, wait=True, pieces=False)
+                        answer = self.engine.submit(prompts[index], sampling, strip=False, wait=True, pieces=False)
                         running.append((index, answer))
                     except MlflowException as error:
                         found[index] = _failed(error)
@@ -144,7 +144,7 @@ class Service:
         asked: list[Answer] = []
         try:
             for choice in range(request.n):
-                asked.append(self.engine.ask(prompt, request.sampling, choice, wait=wait, pieces=pieces))
+                asked.append(self.engine.submit(prompt, request.sampling, choice, wait=wait, pieces=pieces))
         except MlflowException:
             _cancel(asked)
             raise

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from ..api.requests import Sampling
 from ..runtime.cpus import usable_cpus
-from ..runtime.session import open_graph
+from ..runtime.session import open_session
 from ..runtime.tokenizer import Prompts, read_config
 from ..settings import Settings
 from .answer import Answer
@@ -32,9 +32,9 @@ class Engine:
         self.threads = self.settings.threads or usable_cpus()
         self.prompts = Prompts(folder)
         parallel = self.settings.parallel
-        rows = open_graph(folder, self.threads, self.settings.provider, 2 * parallel)
-        self.context_length = rows.context_length
-        self._vocabulary, self._ends = rows.vocabulary, read_config(folder)["model"]["eos_token_id"]
+        rows = open_session(folder, self.threads, self.settings.provider, 2 * parallel)
+        self.context_length = rows.graph.context_length
+        self._vocabulary, self._ends = rows.graph.vocab_size, read_config(folder)["model"]["eos_token_id"]
         self._ends = [*np.atleast_1d(self._ends).tolist()]
         self._folder, self._grammars = folder, None
         self._scheduler = Scheduler(rows, self.settings, [] if self.settings.ignore_eos else self._ends)
@@ -48,7 +48,7 @@ class Engine:
         """Tokens that the keys and values of all texts together may have."""
         return self._scheduler.memory.budget
 
-    def ask(
+    def submit(
         self,
         prompt: list[int],
         sampling: Sampling,

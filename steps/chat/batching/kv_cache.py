@@ -7,7 +7,7 @@ of another text can be in it. Finished texts go, the least recently used first, 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..runtime.session import Rows
+from ..runtime.decoder_session import DecoderSession
 
 _WORTH_COPYING = 16  # tokens of a prefix; fewer are computed as quickly
 
@@ -30,13 +30,13 @@ class Text:
 class Memory:
     """The rows' texts. Those being answered, `active`, are always in neighbouring rows, from `first` on."""
 
-    def __init__(self, rows: Rows, budget: int) -> None:
+    def __init__(self, rows: DecoderSession, budget: int) -> None:
         """
         Args:
             budget: tokens that all rows together may hold.
         """
         self._rows, self.budget = rows, budget
-        self._texts: list[Text | None] = [None] * rows.count
+        self._texts: list[Text | None] = [None] * rows.rows
         self._clock = 0
         self.first = 0
         self.active: list[Text] = []
@@ -106,9 +106,9 @@ class Memory:
         """An empty row, or the preferred one, next to the active ones; what is there is moved or given up."""
         end = self.first + len(self.active)
         if self.active:
-            places = [row for row in (end, self.first - 1) if 0 <= row < self._rows.count]
+            places = [row for row in (end, self.first - 1) if 0 <= row < self._rows.rows]
         else:
-            places = [*range(self._rows.count)]
+            places = [*range(self._rows.rows)]
         if preferred in places:
             return preferred
         if not places:

@@ -13,7 +13,8 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_STATE, REQUEST_LIMIT_EXCEEDED
 
-from ..runtime.session import JoinedRows, Rows
+from ..runtime.concatenated import ConcatenatedSession
+from ..runtime.decoder_session import DecoderSession
 from ..settings import Settings
 from .answer import Answer, Completion
 from .kv_cache import Memory, common_length
@@ -25,12 +26,12 @@ _WORTH_WAITING = 32  # tokens of a prefix that another request is reading just n
 class Scheduler:
     """What the thread does. `put` and `close` are called by others."""
 
-    def __init__(self, rows: Rows, settings: Settings, ends: list[int]) -> None:
+    def __init__(self, rows: DecoderSession, settings: Settings, ends: list[int]) -> None:
         self._rows, self._settings, self._ends = rows, settings, frozenset(ends)
-        self.memory = Memory(rows, max(2, (settings.kv_cache_mb << 20) // rows.token_bytes))
+        self.memory = Memory(rows, max(2, (settings.kv_cache_mb << 20) // rows.graph.token_bytes))
         self._switch = settings.longrope_switch
         # A graph that chooses LongRoPE's factors by position takes the long ones for a whole prompt or not at all.
-        self._whole = isinstance(rows, JoinedRows)
+        self._whole = isinstance(rows, ConcatenatedSession)
         self._changed = threading.Condition()
         self._waiting: deque[Answer] = deque()
         self._closed = False
@@ -102,7 +103,9 @@ class Scheduler:
                 return
             if self._being_read(answer.prompt):
                 continue  # until it can be copied
-            room = min(len(answer.prompt) + answer.sampling.max_tokens, self._rows.context_length, self.memory.budget)
+            room = min(
+                len(answer.prompt) + answer.sampling.max_tokens, self._rows.graph.context_length, self.memory.budget
+            )
             long = self._switch > 0 and len(answer.prompt) > self._switch
             row, error = None, None
             try:
@@ -138,7 +141,7 @@ class Scheduler:
         """One chunk of the prompt. Where the graph can't give the last token's logits alone, a step reads that."""
         text = answer.row
         tokens = answer.prompt + answer.generated
-        chooses = self._rows.chooses_logits
+        chooses = self._rows.graph.selects_logits
         end, past = len(tokens) - (not chooses), len(text.tokens)
         width = 0
         if text.long and self._whole:
@@ -150,7 +153,7 @@ class Scheduler:
             width = self._switch + 1 if text.long else 0
         last, logits = past + len(chunk) >= end, ()
         if chunk:
-            logits = self._rows.extend(self.memory.row(text), chunk, past, width, logits=int(last and chooses))
+            logits = self._rows.prefill(self.memory.row(text), chunk, past, width, logits=int(last and chooses))
             text.tokens[past:] = chunk
         if last:
             self._reading.remove(answer)
@@ -178,7 +181,7 @@ class Scheduler:
         tokens = [(answer.generated or answer.prompt)[-1] for answer in group]
         lengths = [len(answer.row.tokens) + 1 for answer in group]
         width = self._switch + 1 if group[0].row.long else 0
-        logits = self._rows.step(self.memory.row(group[0].row), tokens, lengths, width)
+        logits = self._rows.decode(self.memory.row(group[0].row), tokens, lengths, width)
         for answer, token in zip(group, tokens, strict=True):
             answer.row.tokens.append(token)  # all of them first: the end of one may move another's row
         for answer, row in zip(group, logits, strict=True):

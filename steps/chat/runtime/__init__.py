@@ -1,1 +1,1 @@
-"""The ONNX Runtime session, the tokenizer, the CPUs: all that the rest of this project may import."""
+"""The ONNX Runtime session, the tokenizer and the CPU count. The rest of the project may import this package only."""

@@ -4,6 +4,7 @@ import gc
 import json
 import random
 import threading
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -31,7 +32,7 @@ def start(engine: Engine, question: str, **fields):
     """One user turn, asked."""
     messages = [{"role": "user", "content": question}]
     request = parse_chat({"messages": messages} | fields, 128, engine.prompts.takes_tools)
-    return engine.ask(engine.prompts.chat(request.messages, request.tools), request.sampling)
+    return engine.submit(engine.prompts.chat(request.messages, request.tools), request.sampling)
 
 
 def ask(engine: Engine, question: str, **fields):
@@ -98,7 +99,7 @@ def test_a_prompt_that_leaves_no_room_says_so(engine):
 def test_an_answer_ends_where_the_context_does(engine):
     prompt = engine.prompts.text("1 2 3 4 5 6 7 8 9 ")
     prompt = (prompt * 300)[: engine.context_length - 5]
-    done = engine.ask(prompt, Sampling(max_tokens=100, form=ENDLESS)).wait()
+    done = engine.submit(prompt, Sampling(max_tokens=100, form=ENDLESS)).wait()
     assert (done.completion_tokens, done.finish_reason) == (5, "length")
 
 
@@ -181,7 +182,7 @@ def test_two_hundred_threads_at_once_get_their_own_answers(engine):
 
 def test_a_late_request_does_not_wait_for_the_others_to_end(exact):
     endless = Sampling(max_tokens=1500, form=ENDLESS)
-    running = [exact.ask(exact.prompts.text(f"{n} "), endless) for n in range(3)]
+    running = [exact.submit(exact.prompts.text(f"{n} "), endless) for n in range(3)]
     for answer in running:
         next(iter_ := iter(answer))
         answer.kept = iter_  # a generator that is dropped cancels
@@ -193,7 +194,7 @@ def test_a_late_request_does_not_wait_for_the_others_to_end(exact):
 
 def test_a_caller_that_stops_listening_frees_its_place(converted):
     engine = Engine(converted["genai fp32"], Settings(parallel=1))
-    long = engine.ask(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS))
+    long = engine.submit(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS))
     pieces = iter(long)
     next(pieces)
     waiting = start(engine, "What is 2 plus 2?")
@@ -205,7 +206,7 @@ def test_a_caller_that_stops_listening_frees_its_place(converted):
 def test_a_timeout_is_one_line_and_frees_the_place(converted):
     engine = Engine(converted["genai fp32"], Settings(parallel=1, timeout=0.05))
     with pytest.raises(MlflowException, match=r"no answer within 0.05 s, the model config's timeout") as caught:
-        engine.ask(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS)).wait()
+        engine.submit(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS)).wait()
     assert caught.value.error_code == "DEADLINE_EXCEEDED"
     free = Engine(converted["genai fp32"], Settings(parallel=1))
     assert ask(free, "What is 2 plus 2?").text == "4"
@@ -214,7 +215,7 @@ def test_a_timeout_is_one_line_and_frees_the_place(converted):
 def test_a_full_queue_refuses_and_serves_again_afterwards(converted):
     engine = Engine(converted["genai fp32"], Settings(parallel=1, queue=2))
     endless = Sampling(max_tokens=2000, form=ENDLESS)
-    running = engine.ask(engine.prompts.text("1 "), endless)
+    running = engine.submit(engine.prompts.text("1 "), endless)
     next(pieces := iter(running))  # it has its place
     waiting = [start(engine, "What is 2 plus 2?") for _ in range(2)]
     with pytest.raises(MlflowException, match="2 requests wait already, .* try later") as caught:
@@ -228,7 +229,7 @@ def test_closing_ends_the_thread_and_fails_what_waits(converted):
     gc.collect()
     before = threading.active_count()
     engine = Engine(converted["genai fp32"], Settings(parallel=1))
-    running = engine.ask(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS))
+    running = engine.submit(engine.prompts.text("1 "), Sampling(max_tokens=2000, form=ENDLESS))
     waiting = start(engine, "What is 2 plus 2?")
     engine.close()
     for answer in (running, waiting):
@@ -251,8 +252,9 @@ def test_an_engine_that_nobody_holds_ends_its_thread(converted):
 
 def test_a_fault_of_the_runtime_fails_those_in_the_step_and_the_next_are_served(converted, monkeypatch):
     engine = Engine(converted["genai fp32"])
-    rows = engine._scheduler._rows
-    monkeypatch.setattr(rows, "_present", ["no such output"] * len(rows._present))
+    session = engine._scheduler._rows
+    broken = replace(session.graph, present_names=("no such output",) * len(session.graph.present_names))
+    monkeypatch.setattr(session, "graph", broken)
     with pytest.raises(MlflowException, match="the runtime failed: "):
         ask(engine, "What is 2 plus 2?")
     monkeypatch.undo()
@@ -271,7 +273,7 @@ def test_a_request_given_up_while_it_is_admitted_harms_nobody(converted, monkeyp
             others.append(start(engine, "What is 2 plus 2?"))
         return row
 
-    running = engine.ask(engine.prompts.text("1 "), Sampling(max_tokens=300, form=ENDLESS))
+    running = engine.submit(engine.prompts.text("1 "), Sampling(max_tokens=300, form=ENDLESS))
     next(pieces := iter(running))
     monkeypatch.setattr(engine._scheduler.memory, "admit", admit_late)
     with engine._scheduler._changed:  # so that the engine does not admit it before the test knows it
@@ -303,9 +305,9 @@ def test_a_follow_up_costs_its_own_tokens_and_the_answer_is_that_without_reuse(e
     messages, figures = [], []
     for row in random.Random(1).sample(QA, 8):
         messages.append({"role": "user", "content": row["messages"][0]["content"]})
-        with_reuse = exact.ask(exact.prompts.chat(messages, []), Sampling(64)).wait()
+        with_reuse = exact.submit(exact.prompts.chat(messages, []), Sampling(64)).wait()
         fresh = Engine(converted["genai fp32"])
-        without = fresh.ask(fresh.prompts.chat(messages, []), Sampling(64)).wait()
+        without = fresh.submit(fresh.prompts.chat(messages, []), Sampling(64)).wait()
         assert (with_reuse.text, without.reused_tokens) == (without.text, 0)
         figures.append((with_reuse.prompt_tokens, with_reuse.reused_tokens))
         messages.append({"role": "assistant", "content": with_reuse.text})
@@ -316,7 +318,7 @@ def test_a_follow_up_costs_its_own_tokens_and_the_answer_is_that_without_reuse(e
 
 def test_choices_of_one_request_read_its_prompt_once(exact):
     prompt = exact.prompts.chat([{"role": "user", "content": "Tell me: " + "who are you? " * 20}], [])
-    answers = [exact.ask(prompt, Sampling(8, temperature=1.0, seed=1), choice) for choice in range(4)]
+    answers = [exact.submit(prompt, Sampling(8, temperature=1.0, seed=1), choice) for choice in range(4)]
     reused = [answer.wait().reused_tokens for answer in answers]
     assert reused[1:] == [len(prompt) - 1] * 3
 
@@ -329,7 +331,7 @@ def test_histories_of_strangers_do_not_mix(exact):
         chosen, messages = random.Random(seed).sample(questions, 4), []
         for question in chosen:
             messages.append({"role": "user", "content": question})
-            text = engine.ask(engine.prompts.chat(messages, []), Sampling(48)).wait().text
+            text = engine.submit(engine.prompts.chat(messages, []), Sampling(48)).wait().text
             messages.append({"role": "assistant", "content": text})
         out[seed] = [message["content"] for message in messages]
 
@@ -348,21 +350,21 @@ def test_a_budget_bounds_what_is_kept(converted):
     engine = Engine(converted["genai fp32"], Settings(kv_cache_mb=1))
     assert engine.budget == (1 << 20) // (2 * 4 * 3 * 32 * 4)
     with pytest.raises(MlflowException, match=rf"at most {engine.budget - 1} fit.*raise kv_cache_mb"):
-        engine.ask([5] * engine.budget, Sampling(4))
-    answers = [engine.ask([7, 5 + n] * 40, Sampling(40)) for n in range(20)]
+        engine.submit([5] * engine.budget, Sampling(4))
+    answers = [engine.submit([7, 5 + n] * 40, Sampling(40)) for n in range(20)]
     assert all(answer.wait().completion_tokens for answer in answers)
     memory = engine._scheduler.memory
     assert sum(text.size for text in memory._texts if text) <= engine.budget
 
 
 def test_memory_grows_past_the_first_capacity(converted, monkeypatch):
-    from steps.chat.runtime import session as graph
+    from steps.chat.runtime import shared_buffer
 
     plain = Engine(converted["genai fp32"])
-    monkeypatch.setattr(graph, "_FIRST_CAPACITY", 64)
+    monkeypatch.setattr(shared_buffer, "_FIRST_CAPACITY", 64)
     small = Engine(converted["genai fp32"])
     prompts = [plain.prompts.text("What is the capital of France? " * count) for count in (1, 3, 9, 20)]
-    found = [[engine.ask(prompt, Sampling(80)) for prompt in prompts] for engine in (plain, small)]
+    found = [[engine.submit(prompt, Sampling(80)) for prompt in prompts] for engine in (plain, small)]
     assert [answer.wait().text for answer in found[0]] == [answer.wait().text for answer in found[1]]
     assert small._scheduler._rows._capacity > 64
 
@@ -402,7 +404,7 @@ def test_answers_are_pytorchs_on_both_sides_of_the_switch_and_across_it(long_mod
     prompts = [tokens[:count] for count in (50, ORIGINAL_LENGTH - 4, ORIGINAL_LENGTH + 1, ORIGINAL_LENGTH + 100)]
     wanted = [greedy(reference, prompt, 10) for prompt in prompts]
     for _ in range(2):
-        answers = [engine.ask(prompt, Sampling(10)) for prompt in prompts]
+        answers = [engine.submit(prompt, Sampling(10)) for prompt in prompts]
         for answer in answers:
             answer.wait()
         assert [answer.generated for answer in answers] == wanted

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steps.chat.batching.kv_cache import Memory, common_length
-from steps.chat.runtime.session import JoinedRows, SharedRows, open_graph
+from steps.chat.runtime.concatenated import ConcatenatedSession
+from steps.chat.runtime.session import open_session
+from steps.chat.runtime.shared_buffer import SharedBufferSession
 
 ROWS, BUDGET = 6, 120
 
@@ -17,20 +19,20 @@ ROWS, BUDGET = 6, 120
 @pytest.fixture(scope="module", params=["genai fp32", "optimum fp32"])
 def rows(request, converted):
     """The shipped model's graph, of either exporter."""
-    return open_graph(converted[request.param], threads=1, provider="cpu", rows=ROWS)
+    return open_session(converted[request.param], threads=1, provider="cpu", rows=ROWS)
 
 
 @pytest.fixture(scope="module")
 def fresh(rows, converted):
     """Logits after a text, computed in a graph of its own from nothing."""
-    alone, known = open_graph(converted["genai fp32"], 1, "cpu", 1), {}
+    alone, known = open_session(converted["genai fp32"], 1, "cpu", 1), {}
 
     def logits(tokens: list[int]) -> np.ndarray:
         key = tuple(tokens)
         if key not in known:
             if len(tokens) > 1:
-                alone.extend(0, tokens[:-1], 0, 0)
-            known[key] = alone.step(0, tokens[-1:], [len(tokens)], 0)[0].copy()
+                alone.prefill(0, tokens[:-1], 0)
+            known[key] = alone.decode(0, tokens[-1:], [len(tokens)])[0].copy()
         return known[key]
 
     return logits
@@ -38,14 +40,14 @@ def fresh(rows, converted):
 
 def test_each_exporters_graph_has_its_kind_of_rows(rows, request):
     shares = "genai" in request.node.callspec.id
-    assert isinstance(rows, SharedRows if shares else JoinedRows)
-    assert rows.token_bytes == 2 * 4 * 3 * 32 * 4  # keys and values, layers, heads, size, float32
+    assert isinstance(rows, SharedBufferSession if shares else ConcatenatedSession)
+    assert rows.graph.token_bytes == 2 * 4 * 3 * 32 * 4  # keys and values, layers, heads, size, float32
 
 
 def test_rows_take_no_huge_pages(rows):
-    if isinstance(rows, JoinedRows):
+    if isinstance(rows, ConcatenatedSession):
         return  # its memory is ONNX Runtime's own
-    address, flags = rows._arrays[0].ctypes.data, None
+    address, flags = rows._buffers[0].ctypes.data, None
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             here = int(found[1], 16) <= address < int(found[2], 16)
@@ -70,7 +72,7 @@ def test_rows_hold_what_their_texts_say(rows, fresh, actions):
             if memory.active:
                 tokens = [40 + i for i in range(len(memory.active))]
                 lengths = [len(text.tokens) + 1 for text in memory.active]
-                found = rows.step(memory.first, tokens, lengths, 0)
+                found = rows.decode(memory.first, tokens, lengths, 0)
                 for text, token, logits in zip(memory.active, tokens, found, strict=True):
                     text.tokens.append(token)
                     wanted[text].append(token)
@@ -85,7 +87,7 @@ def test_rows_hold_what_their_texts_say(rows, fresh, actions):
                 assert sum(t.size for t in memory.active) + len(action) + 4 > BUDGET or len(memory.active) >= 3
                 continue
             assert text.tokens == action[: len(text.tokens)] and len(text.tokens) < len(action)
-            rows.extend(memory.row(text), action[len(text.tokens) :], len(text.tokens), 0)
+            rows.prefill(memory.row(text), action[len(text.tokens) :], len(text.tokens), 0)
             text.tokens[:] = wanted[text] = list(action)
             wanted[text] = list(action)
         held = [text for text in memory._texts if text]
@@ -97,7 +99,7 @@ def test_a_follow_up_takes_over_the_row_and_a_stranger_shares_the_beginning(rows
     memory = Memory(rows, 1000)
     first = [1, *range(100, 160)]
     text = memory.admit(first, 80, long=False)
-    rows.extend(memory.row(text), first, 0, 0)
+    rows.prefill(memory.row(text), first, 0)
     text.tokens[:] = first
     memory.retire(text)
     stranger = memory.admit([*first[:20], *range(300, 320)], 60, long=False)
@@ -113,7 +115,7 @@ def test_the_least_recently_used_text_goes_first(rows):
     memory = Memory(rows, 100)
     for start in (100, 200, 300):
         text = memory.admit(list(range(start, start + 30)), 30, long=False)
-        rows.extend(memory.row(text), list(range(start, start + 30)), 0, 0)
+        rows.prefill(memory.row(text), list(range(start, start + 30)), 0)
         text.tokens[:] = range(start, start + 30)
         memory.retire(text)
     text = memory.admit(list(range(400, 430)), 35, long=False)
