@@ -56,6 +56,12 @@ def test_sentences_are_short(page):
 
 
 @BY_NAME
+def test_the_cells_of_tables_hold_facts_and_not_paragraphs(page):
+    rows = re.findall(r"^\|(.*)\|$", without_code(page), re.MULTILINE)
+    assert [cell for row in rows for cell in row.split(" | ") if len(cell.split()) > 15] == []
+
+
+@BY_NAME
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
         if target.startswith("https://"):
