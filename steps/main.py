@@ -1,14 +1,16 @@
 """main: a profile -> the whole pipeline, each step a child run; the comparison and the champion on this run's page."""
 
+import itertools
 import json
 import shlex
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steps import convert_onnx, evaluate, fetch_model, wrap_custom, wrap_transformer
 from steps.common.errors import Rejected, one_of
 from steps.evaluation.report.tables import COLUMNS, markdown_table, row, text_table, verdict
-from steps.project.mlproject import STEPS
-from steps.project.profiles import read_profile
+from steps.project.plan import PLAN, STEPS, with_upstream
+from steps.project.profiles import Section, read_profile
 from steps.registry.aliases import CHAMPION, champion_version
 from steps.registry.names import ensure_registered_model, with_full_name
 from steps.runs.artifacts import read_json
@@ -16,31 +18,38 @@ from steps.runs.child_runs import Pipeline
 from steps.runs.step import Step, run_entry_point
 from steps.runs.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
-_UPSTREAM = {
-    "fetch_model": (),
-    "convert_onnx": ("fetch_model",),
-    "wrap_transformer": ("fetch_model",),
-    "wrap_custom": ("convert_onnx",),
-    "evaluate": ("wrap_transformer", "wrap_custom"),
-}
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 _ANY_RUN = "0" * 32  # stands for the run of a step that has not run yet
 
 
+class _Callbacks(NamedTuple):
+    """What a step's module does with its parameters before the step runs."""
+
+    check: Callable[[Section], None]
+    resolve: Callable[[Section], Section] = lambda section: section
+
+
+_CALLBACKS = {
+    "fetch_model": _Callbacks(fetch_model.check, fetch_model.resolve),
+    "convert_onnx": _Callbacks(convert_onnx.check),
+    "wrap_transformer": _Callbacks(wrap_transformer.check, with_full_name),
+    "wrap_custom": _Callbacks(wrap_custom.check, with_full_name),
+    "evaluate": _Callbacks(evaluate.check, with_full_name),
+}
+
+
 def check(params: dict[str, str]) -> None:
-    """Refuse a profile, a list of steps or a step's parameter that cannot be right, before the first step."""
+    """Raise StepError if the profile, the list of steps or a step's parameter can't be right. No step has run yet."""
     one_of("reuse", params["reuse"], ("true", "false"))
     _wanted(params["steps"])
-    sections = read_profile(params["profile"])
-    for values in sections["fetch_model"]:
-        fetch_model.check(values)
-    for values in sections["convert_onnx"]:
-        convert_onnx.check(values | {"checkpoint_run": _ANY_RUN})
-    for values in sections["wrap_transformer"]:
-        wrap_transformer.check(values | {"checkpoint_run": _ANY_RUN})
-    for values in sections["wrap_custom"]:
-        wrap_custom.check(values | {"onnx_run": _ANY_RUN})
-    for values in sections["evaluate"]:
-        evaluate.check(values | {"reference_run": _ANY_RUN, "models": "models:/any"})
+    for name, sections in read_profile(params["profile"]).items():
+        placeholders = dict.fromkeys(PLAN[name].run_parameters, _ANY_RUN)
+        if PLAN[name].models_of:
+            placeholders["models"] = "models:/any"
+        for section in sections:
+            _CALLBACKS[name].check(section | placeholders)
 
 
 def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str) -> None:
@@ -55,8 +64,8 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
                 ensure_registered_model(step.client, step.run_id, registered_model)
     rejected = None
     try:
-        _run_steps(pipeline, sections, _with_upstream(wanted))
-    except Rejected as error:  # what it was rejected for is worth showing
+        _run_steps(pipeline, sections, with_upstream(wanted))
+    except Rejected as error:  # the evidence against the models is worth showing
         rejected = error
     finally:
         _describe(step, pipeline, profile, experiment_note, None)
@@ -73,39 +82,35 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
 
 
 def _wanted(steps: str) -> tuple[str, ...]:
+    """Return the steps that the parameter `steps` names."""
     if steps == "all":
         return STEPS
     return tuple(one_of("steps", name.strip(), STEPS) for name in steps.split(","))
 
 
-def _with_upstream(wanted: tuple[str, ...]) -> set[str]:
-    """The wanted steps and all that they depend on."""
-    found, waiting = set(), list(wanted)
-    while waiting:
-        name = waiting.pop()
-        found.add(name)
-        waiting += _UPSTREAM[name]
-    return found
+def _run_steps(pipeline: Pipeline, sections: dict[str, list[Section]], names: tuple[str, ...]) -> None:
+    """Run the named steps in the order of the plan, once for each section and each combination of upstream runs."""
+    runs: dict[str, list[Run]] = {}
+    for name in names:
+        runs[name] = [
+            pipeline.run(name, inputs | _CALLBACKS[name].resolve(section))
+            for inputs in _inputs(name, runs)
+            for section in sections[name]
+        ]
 
 
-def _run_steps(pipeline: Pipeline, sections: dict[str, list[dict[str, str]]], names: set[str]) -> None:
-    """Every step of `names`; a step's upstream runs become its parameters."""
-    checkpoint = pipeline.run("fetch_model", fetch_model.resolve(sections["fetch_model"][0])).info.run_id
-    conversions = []
-    if "convert_onnx" in names:
-        for values in sections["convert_onnx"]:
-            conversions.append(pipeline.run("convert_onnx", {"checkpoint_run": checkpoint} | values))
-    models = []
-    if "wrap_transformer" in names:
-        values = with_full_name(sections["wrap_transformer"][0])
-        models.append(pipeline.run("wrap_transformer", {"checkpoint_run": checkpoint} | values))
-    if "wrap_custom" in names:
-        values = with_full_name(sections["wrap_custom"][0])
-        models += [pipeline.run("wrap_custom", {"onnx_run": run.info.run_id} | values) for run in conversions]
-    if "evaluate" in names:
-        uris = ",".join(run.data.tags[MODEL_URI_TAG] for run in models)
-        values = with_full_name(sections["evaluate"][0])
-        pipeline.run("evaluate", {"models": uris, "reference_run": checkpoint} | values)
+def _inputs(name: str, runs: dict[str, list["Run"]]) -> list[dict[str, str]]:
+    """Return the parameters that hand upstream runs to a step, one dictionary for each combination of runs."""
+    planned = PLAN[name]
+    models = {}
+    if planned.models_of:
+        uris = [run.data.tags[MODEL_URI_TAG] for upstream in planned.models_of for run in runs[upstream]]
+        models["models"] = ",".join(uris)
+    upstream_runs = [runs[upstream] for upstream in planned.run_parameters.values()]
+    return [
+        models | {key: run.info.run_id for key, run in zip(planned.run_parameters, combination, strict=True)}
+        for combination in itertools.product(*upstream_runs)
+    ]
 
 
 def _log_comparison(step: Step, evaluation: dict[str, Any]) -> None:

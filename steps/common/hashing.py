@@ -6,7 +6,7 @@ from pathlib import Path
 
 from steps.common.documents import Part
 
-_BLOCK = 8 << 20  # bytes read at a time
+_BLOCK = 1 << 20  # bytes read at a time
 
 
 class FileEntry(Part):

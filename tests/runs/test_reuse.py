@@ -1,30 +1,52 @@
 """Fingerprints: what changes them, and what does not."""
 
 import shutil
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
+from steps.project.plan import STEPS
 from steps.runs import reuse
 from steps.runs.console import redact
-from tests.conftest import TINY, checkout
+from tests.conftest import ROOT, TINY
+
+pytestmark = pytest.mark.unit
+
+
+def copy_project(target: Path) -> Path:
+    """Copy what fingerprints depend on: the code, the parameters, conda.yaml and MLproject."""
+    for folder in ("steps", "params"):
+        shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("conda.yaml", "MLproject", "README.md"):
+        shutil.copy(ROOT / file, target / file)
+    return target
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch):
-    """A checkout that the fingerprints are taken of."""
-    root = checkout(tmp_path / "project")
+def copy(tmp_path, monkeypatch) -> Path:
+    """A copy of the project that the fingerprints are taken of."""
+    root = copy_project(tmp_path / "project")
     monkeypatch.setattr(reuse, "ROOT", root)
     return root
 
 
-@pytest.fixture
-def client(tmp_path, monkeypatch):
-    """A client of an empty store."""
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """A client of a store of its own."""
     from mlflow import MlflowClient
 
-    monkeypatch.chdir(tmp_path)  # where such a store puts artifacts
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    return MlflowClient(uri, uri)
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri, uri)
+    client.create_experiment("reuse", artifact_location=folder.as_uri())
+    return client
+
+
+@pytest.fixture
+def experiment(client) -> str:
+    """The ID of the experiment whose artifacts are in a temporary folder."""
+    return client.get_experiment_by_name("reuse").experiment_id
 
 
 PARAMS = {"source": "params/tiny-phi3", "revision": "", "adapter": ""}
@@ -39,7 +61,7 @@ def test_an_evaluation_set_counts_by_its_content_alone(copy, client, tmp_path):
 
 def test_another_checkout_of_the_same_files_has_the_same(copy, client, tmp_path, monkeypatch):
     first = reuse.fingerprint(client, "fetch_model", PARAMS)
-    monkeypatch.setattr(reuse, "ROOT", checkout(tmp_path / "other"))
+    monkeypatch.setattr(reuse, "ROOT", copy_project(tmp_path / "other"))
     assert reuse.fingerprint(client, "fetch_model", PARAMS) == first
 
 
@@ -73,65 +95,99 @@ def test_an_adapter_that_is_pinned_is_not_read_again(copy, client, adapter, agai
     assert (prints[0] == prints[1]) == again
 
 
-@pytest.mark.parametrize(
-    "changed", ["conda.yaml", "steps/fetch_model.py", "steps/checkpoint/hub.py", "steps/common/disk.py"]
-)
-def test_code_and_environment_that_a_step_runs_change_it(copy, client, changed):
+def test_conda_yaml_counts_for_every_step(copy, client):
     first = reuse.fingerprint(client, "fetch_model", PARAMS)
-    with (copy / changed).open("a") as file:
+    with (copy / "conda.yaml").open("a") as file:
         file.write("# edited\n")
     assert reuse.fingerprint(client, "fetch_model", PARAMS) != first
 
 
-@pytest.mark.parametrize(
-    "changed", ["README.md", "steps/chat/batching/engine.py", "steps/evaluate.py", "params/tiny.yaml"]
-)
-def test_what_a_step_does_not_run_does_not_change_it(copy, client, changed):
+@pytest.mark.parametrize("changed", ["README.md", "params/tiny.yaml"])
+def test_files_that_no_step_runs_do_not_count(copy, client, changed):
     first = reuse.fingerprint(client, "fetch_model", PARAMS)
     with (copy / changed).open("a") as file:
         file.write("# edited\n")
     assert reuse.fingerprint(client, "fetch_model", PARAMS) == first
 
 
-def test_the_code_that_travels_in_the_custom_model_counts_for_its_wrapper(copy):
-    first = reuse.code_digest("wrap_custom")
-    with (copy / "steps/chat/batching/engine.py").open("a") as file:
-        file.write("# edited\n")
-    assert reuse.code_digest("wrap_custom") != first
+NO_STEP: set[str] = set()
+FETCH, CONVERT, TRANSFORMER, CUSTOM, EVALUATE = STEPS
+READ_A_CHECKPOINT = {FETCH, CONVERT, TRANSFORMER, EVALUATE}
+# A pattern of files -> the steps that run again when such a file is edited. The first pattern that fits counts.
+REPEATED_BY = {
+    "steps/fetch_model.py": {FETCH},
+    "steps/convert_onnx.py": {CONVERT},
+    "steps/wrap_transformer.py": {TRANSFORMER},
+    "steps/wrap_custom.py": {CUSTOM},
+    "steps/evaluate.py": {EVALUATE},
+    "steps/main.py": NO_STEP,
+    "steps/test.py": NO_STEP,
+    "steps/submit_databricks.py": NO_STEP,
+    "steps/databricks/*": NO_STEP,
+    "steps/project/extras.py": NO_STEP,
+    "steps/project/profiles.py": NO_STEP,
+    "steps/runs/child_runs.py": NO_STEP,
+    "steps/runs/remote_run.py": NO_STEP,
+    "steps/runs/checkpoint_input.py": READ_A_CHECKPOINT,
+    "steps/chat/__init__.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/*": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/*": {CUSTOM},
+    "steps/conversion/record.py": {CONVERT, CUSTOM},
+    "steps/conversion/__init__.py": {CONVERT, CUSTOM},
+    "steps/conversion/*": {CONVERT},
+    "steps/evaluation/lm_eval/*": NO_STEP,
+    "steps/evaluation/*": {EVALUATE},
+    "steps/checkpoint/*": READ_A_CHECKPOINT,
+    "steps/*": set(STEPS),
+}
 
 
-def test_the_reports_template_counts_for_the_evaluation(copy):
-    first = reuse.code_digest("evaluate"), reuse.code_digest("wrap_custom")
-    with (copy / "steps/evaluation/report/page.html.j2").open("a") as file:
-        file.write("<!-- edited -->\n")
-    assert reuse.code_digest("evaluate") != first[0]
-    assert reuse.code_digest("wrap_custom") == first[1]
+def test_editing_a_file_repeats_the_steps_that_run_it_and_no_others(copy):
+    before = {step: reuse.code_digest(step) for step in STEPS}
+    wrong = {}
+    for path in sorted(path for path in (copy / "steps").rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n# edited\n")
+        repeated = {step for step in STEPS if reuse.code_digest(step) != before[step]}
+        path.write_bytes(content)
+        name = path.relative_to(copy).as_posix()
+        expected = next(steps for pattern, steps in REPEATED_BY.items() if fnmatch(name, pattern))
+        if repeated != expected:
+            wrong[name] = repeated
+    assert wrong == {}
 
 
-def test_an_upstream_run_counts_by_its_fingerprint(copy, client):
-    runs = [client.create_run("0").info.run_id for _ in range(3)]
+def test_an_upstream_run_counts_by_its_fingerprint(copy, client, experiment):
+    runs = [client.create_run(experiment).info.run_id for _ in range(3)]
     for run, mark in zip(runs, ("same", "same", "other"), strict=True):
         client.set_tag(run, reuse.FINGERPRINT_TAG, mark)
     prints = [reuse.fingerprint(client, "wrap_custom", {"onnx_run": run, "task": "t"}) for run in runs]
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_an_unfinished_run_is_not_reused(copy, client):
-    run = client.create_run("0", tags={"mlflow.project.entryPoint": "fetch_model", reuse.FINGERPRINT_TAG: "mark"})
+def fetch_run(client, experiment: str, mark: str):
+    """Create a RUNNING fetch_model run with a fingerprint and a manifest."""
+    tags = {"mlflow.project.entryPoint": "fetch_model", reuse.FINGERPRINT_TAG: mark}
+    run = client.create_run(experiment, tags=tags)
     client.log_text(run.info.run_id, "{}", "checkpoint/manifest.json")
-    assert reuse.find_finished(client, "0", "fetch_model", "mark") is None
+    return run
+
+
+def test_an_unfinished_run_is_not_reused(client, experiment):
+    run = fetch_run(client, experiment, "unfinished")
+    assert reuse.find_finished(client, experiment, "fetch_model", "unfinished") is None
     client.set_terminated(run.info.run_id, "FAILED")
-    assert reuse.find_finished(client, "0", "fetch_model", "mark") is None
+    assert reuse.find_finished(client, experiment, "fetch_model", "unfinished") is None
 
 
-def test_a_finished_run_is_reused_while_its_artifacts_are_there(copy, client):
-    run = client.create_run("0", tags={"mlflow.project.entryPoint": "fetch_model", reuse.FINGERPRINT_TAG: "mark"})
-    client.log_text(run.info.run_id, "{}", "checkpoint/manifest.json")
+def test_a_finished_run_is_reused_while_its_artifacts_exist(client, experiment):
+    run = fetch_run(client, experiment, "finished")
     client.set_terminated(run.info.run_id)
-    assert reuse.find_finished(client, "0", "fetch_model", "mark").info.run_id == run.info.run_id
-    assert reuse.find_finished(client, "0", "convert_onnx", "mark") is None
+    reused = reuse.find_finished(client, experiment, "fetch_model", "finished")
+    assert reused is not None and reused.info.run_id == run.info.run_id
+    assert reuse.find_finished(client, experiment, "convert_onnx", "finished") is None
     shutil.rmtree(run.info.artifact_uri.removeprefix("file://"))
-    assert reuse.find_finished(client, "0", "fetch_model", "mark") is None
+    assert reuse.find_finished(client, experiment, "fetch_model", "finished") is None
 
 
 def test_secrets_are_cut_out_of_what_is_logged(monkeypatch):
