@@ -8,15 +8,17 @@ This step checks an adapter against the source's headers. Each step that reads t
 import time
 
 from steps.checkpoint.adapter import check_adapter_files, read_adapter_config
-from steps.checkpoint.description import page_text, summary_line
+from steps.checkpoint.describe import build_adapter_manifest, build_manifest
 from steps.checkpoint.hub import Fetched, resolve_commit
-from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest, build_adapter_manifest, build_manifest
+from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest
+from steps.checkpoint.run_page import page_text, summary_line
 from steps.checkpoint.source import Source, is_commit, parse_source
 from steps.common.errors import StepError
 from steps.project.mlproject import ROOT
 from steps.registry.versions import pinned_model
 from steps.runs.checkpoint_input import bring
-from steps.runs.step import Step, run_entry_point
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 
 
 def check(params: dict[str, str]) -> None:
@@ -36,11 +38,11 @@ def resolve(params: dict[str, str]) -> dict[str, str]:
     if source.kind == "folder":
         return params | {"revision": ""}
     if source.kind == "artifact":
-        revision = f"read at {time.time():.0f}" if source.moves else ""
-        return params | {"source": pinned_model(source.text), "revision": revision}
+        revision = f"read at {time.time():.0f}" if source.is_mutable else ""
+        return params | {"source": pinned_model(source.location), "revision": revision}
     if is_commit(params["revision"]):
         return params
-    return params | {"revision": resolve_commit(source.text, params["revision"] or "main")}
+    return params | {"revision": resolve_commit(source.location, params["revision"] or "main")}
 
 
 def _resolve_adapter(adapter: str) -> str:
@@ -52,7 +54,7 @@ def _resolve_adapter(adapter: str) -> str:
         return pinned_model(adapter, "adapter")
     if is_commit(source.revision):
         return adapter
-    return f"{source.text}@{resolve_commit(source.text, source.revision or 'main', adapter=True)}"
+    return f"{source.location}@{resolve_commit(source.location, source.revision or 'main', adapter=True)}"
 
 
 def fetch_model(step: Step, source: str, revision: str, adapter: str) -> None:

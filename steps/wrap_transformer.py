@@ -2,14 +2,14 @@
 
 import contextlib
 import importlib.metadata
-import json
-import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from steps.checkpoint.headers import read_eos
 from steps.checkpoint.hub import stay_offline
-from steps.checkpoint.manifest import Manifest
+from steps.checkpoint.run_page import facts_line
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
 from steps.common.hashing import total_size
@@ -17,97 +17,95 @@ from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, local_store
-from steps.runs.checkpoint_input import verified_checkpoint
-from steps.runs.step import Step, run_entry_point
+from steps.runs.checkpoint_input import VerifiedCheckpoint, verified_checkpoint
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 
-# Without an explicit list MLflow infers one, which needs torchvision and loads the model.
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+    from mlflow.models.model import ModelInfo
+
+# Without this list MLflow infers one. To infer, it needs torchvision and loads the model.
 _REQUIREMENTS = ("mlflow", "torch", "transformers")
 
 
 def check(params: dict[str, str]) -> None:
-    """Refuse parameters that cannot be right, before any work."""
+    """Raise StepError if a parameter cannot be right."""
     check_run_id("checkpoint_run", params["checkpoint_run"])
     one_of("task", params["task"], TASKS)
     with_full_name(params)
 
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
-    """Log the checkpoint's folder as it is; the weights are copied, not loaded."""
+    """Log the files of the checkpoint as they are. The weights are copied, not loaded."""
     ensure_registered_model(step.client, step.run_id, registered_model)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
-    folder, manifest = checkpoint.folder, checkpoint.manifest
-    origin, facts = manifest.origin, manifest.architecture
-    size = total_size(manifest.files)
+    origin, dtype = checkpoint.manifest.origin, checkpoint.manifest.architecture.dtype
+    size = total_size(checkpoint.manifest.files)
     store = local_store(step.run.info.artifact_uri, size)
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
     tags = {
         "wrapper": "transformers",
-        "precision": facts.dtype,
+        "precision": dtype,
         "checkpoint": origin.name,
         "checkpoint_commit": origin.commit or "none",
         "checkpoint_run": checkpoint_run,
         "wrap_run": step.run_id,
     }
-    description = (
-        f"{origin.name} in MLflow's transformers flavor (PyTorch, {facts.dtype}), "
-        f"{facts.parameters / 1e6:,.1f}M parameters, context {facts.context_length:,}, "
-        f"licence {manifest.licence}. Task {task}."
-    )
-    stay_offline()  # or MLflow asks the hub for a card and a licence; the manifest has them
+    facts = facts_line(checkpoint.manifest)
+    description = f"{origin.name} in MLflow's transformers flavor (PyTorch, {dtype}), {facts}. Task {task}."
+    stay_offline()  # MLflow would ask the hub for a card and a licence; the manifest and the folder have both
+    with step.console.phase("logging the model"), _folder_named_as_model(checkpoint, step.scratch) as folder_name:
+        info = _log_model(folder_name, checkpoint, task, tags, description)
+    published = publish(step.client, step.run_id, info, registered_model, tags, description)
+    step.summarise(f"transformers, {dtype}, {size_text(size)}: {published}", description)
+
+
+def _log_model(
+    folder_name: str, checkpoint: VerifiedCheckpoint, task: str, tags: dict[str, str], description: str
+) -> "ModelInfo":
     import mlflow
     import torch
-    from transformers import logging as chatter
+    from transformers import logging as transformers_logging
 
-    chatter.set_verbosity_error()
-    with step.console.phase("logging the model"), _folder_named(folder, manifest, step.scratch) as name:
-        info = mlflow.transformers.log_model(
-            name,
-            name=model_name(origin.name, "transformers"),
-            task=task,
-            torch_dtype=getattr(torch, facts.dtype),  # or it is loaded in float32, in twice the memory
-            pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
-            input_example=INPUT_EXAMPLES[task],
-            metadata={**tags, "variant": f"transformers-{facts.dtype}", "licence": manifest.licence},
-            model_card=_model_card(folder, description),
-            # The pipeline samples unless told not to; a greedy answer is the one that can be compared and repeated. The
-            # end's IDs are the checkpoint's own: MLflow lets a caller change what is named here, and nothing else.
-            model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False, **_ends(folder)},
-        )
-    place = publish(step.client, step.run_id, info, registered_model, tags, description)
-    step.summarise(f"transformers, {facts.dtype}, {size_text(size)}: {place}", description)
+    transformers_logging.set_verbosity_error()
+    manifest = checkpoint.manifest
+    dtype = manifest.architecture.dtype
+    eos = read_eos(checkpoint.folder)
+    return mlflow.transformers.log_model(
+        folder_name,
+        name=model_name(manifest.origin.name, "transformers"),
+        task=task,
+        torch_dtype=getattr(torch, dtype),  # the default is float32, which takes twice the memory
+        pip_requirements=[f"{package}=={_public_version(package)}" for package in _REQUIREMENTS],
+        input_example=INPUT_EXAMPLES[task],
+        metadata={**tags, "variant": f"transformers-{dtype}", "licence": manifest.licence},
+        model_card=_model_card(checkpoint.folder, description),
+        # The pipeline samples by default. Only greedy answers can be compared and repeated. A caller can change the
+        # settings that are named here and no others, so the checkpoint's own EOS is named too.
+        model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False}
+        | ({} if eos is None else {"eos_token_id": eos}),
+    )
 
 
 @contextlib.contextmanager
-def _folder_named(folder: Path, manifest: Manifest, scratch: Path):
-    """Links to the checkpoint's files under the model's own name, relative to the working directory.
+def _folder_named_as_model(checkpoint: VerifiedCheckpoint, scratch: Path) -> Iterator[str]:
+    """Yield a relative folder `owner/name` with links to the checkpoint's files; change the working directory to match.
 
-    The flavor copies the whole folder, records the path that it is given, and answers with it as `model`: so it is
-    given `owner/name`, with the files of the manifest in it and no path of this machine.
+    The flavor copies the whole folder. It records the folder's path, and answers with the path as the field `model`.
+    An absolute path would record a path of this machine, so there is no way around the working directory, which is
+    global to the process. The step does nothing else meanwhile.
     """
-    name = manifest.origin.name
+    name = checkpoint.manifest.origin.name
     root = Path(tempfile.mkdtemp(dir=scratch))
     (root / name).mkdir(parents=True)
-    for file in manifest.files:
-        (root / name / file.path).symlink_to((folder / file.path).resolve())
-    before = os.getcwd()
-    os.chdir(root)
-    try:
+    for file in checkpoint.manifest.files:
+        (root / name / file.path).symlink_to((checkpoint.folder / file.path).resolve())
+    with contextlib.chdir(root):
         yield name
-    finally:
-        os.chdir(before)
 
 
-def _ends(folder: Path) -> dict[str, Any]:
-    """The IDs of the tokens that end an answer, as generate takes them."""
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            ends = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-            if ends is not None:
-                return {"eos_token_id": ends}
-    return {}
-
-
-def _model_card(folder: Path, description: str):
+def _model_card(folder: Path, description: str) -> "ModelCard":
     from huggingface_hub import ModelCard
 
     card = folder / "README.md"
@@ -115,7 +113,7 @@ def _model_card(folder: Path, description: str):
 
 
 def _public_version(package: str) -> str:
-    """The version as a package index knows it: without a local part such as +cpu."""
+    """Return the version that a package index knows: without a local part such as +cpu."""
     return importlib.metadata.version(package).partition("+")[0]
 
 

@@ -58,6 +58,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_eos(folder: Path) -> int | list[int] | None:
+    """Return the ID or IDs of the end tokens (EOS), as generation_config.json or else config.json states them.
+
+    Returns:
+        None if neither file states them.
+
+    Raises:
+        StepError: a file is damaged.
+    """
+    for name in ("generation_config.json", "config.json"):
+        try:
+            eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+        except FileNotFoundError:
+            continue
+        except (ValueError, AttributeError) as error:
+            raise StepError(f"{name} is not valid JSON ({error}): fetch or save the checkpoint again") from None
+        if eos is not None:
+            return eos
+    return None
+
+
 def read_header(file: Path) -> Header:
     """Return the header of a safetensors file.
 

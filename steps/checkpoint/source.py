@@ -1,4 +1,4 @@
-"""The three kinds of source, of a checkpoint or an adapter: a hub repository, a local folder, an artifact URI."""
+"""Tell where a checkpoint or an adapter is: in a hub repository, in a local folder, or at an artifact URI."""
 
 import re
 from dataclasses import dataclass
@@ -11,47 +11,54 @@ from steps.common.errors import StepError
 _ARTIFACT_URI = re.compile(r"[a-z][a-z0-9+.-]*:/")
 _REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_VERSIONED = ("runs:/", "models:/", "mlflow-artifacts:/")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where something is: `text` as it was given, without a revision; for a folder its path."""
+    """The place that a parameter names."""
 
     kind: Literal["hub", "folder", "artifact"]
-    text: str
-    folder: Path | None = None
-    revision: str = ""  # of an adapter on a hub, where one was given
+    location: str  # the repository, the folder or the URI, as the user gave it, without a revision
+    folder: Path | None = None  # only if the kind is folder
+    revision: str = ""  # only of an adapter on a hub, if the user gave one
 
     @property
     def name(self) -> str:
-        """The model's name: the repository's ID, the folder's name, a registered model's, or the last part of a URI."""
+        """The repository's ID, the folder's name, the registered model's name, or the last part of the URI."""
         if self.kind == "hub":
-            return self.text
+            return self.location
         if self.folder:
             return self.folder.resolve().name
-        if self.text.startswith("models:/"):
-            return re.split(r"[/@]", self.text.removeprefix("models:/").strip("/"))[0]
-        return self.text.rstrip("/").rpartition("/")[2]
-
-    def origin(self, commit: str) -> Origin:
-        """Return where this is, for a manifest. The commit counts for a hub repository only."""
-        return Origin(kind=self.kind, location=self.text, name=self.name, commit=commit if self.kind == "hub" else "")
+        if self.location.startswith("models:/"):
+            return re.split(r"[/@]", self.location.removeprefix("models:/").strip("/"))[0]
+        return self.location.rstrip("/").rpartition("/")[2]
 
     @property
-    def moves(self) -> bool:
-        """Whether what is there may change and has no version to pin: an object store or a file share."""
-        return self.kind == "artifact" and not self.text.startswith(("runs:/", "models:/", "mlflow-artifacts:/"))
+    def is_mutable(self) -> bool:
+        """Whether the content can change and has no version to pin, as in an object store or on a file share."""
+        return self.kind == "artifact" and not self.location.startswith(_VERSIONED)
+
+    def origin(self, commit: str) -> Origin:
+        """Return the source as a manifest records it. The commit is recorded only for a hub repository."""
+        return Origin(
+            kind=self.kind,
+            location=self.location,
+            name=self.name,
+            commit=commit if self.kind == "hub" else "",
+        )
 
 
 def parse_source(text: str, root: Path, parameter: str = "source") -> Source:
-    """Tell which kind of source `text` names; a folder that exists wins over a repository of the same name.
+    """Return the source that a parameter names. If a folder exists, it counts before a repository of the same name.
 
     Args:
-        root: what relative folders are relative to, the project's folder.
-        parameter: `source`, or `adapter`, which has no parameter beside it for a revision and so may hold one.
+        text: the parameter's value.
+        root: the project's folder; relative folders start there.
+        parameter: `source` or `adapter`. An adapter's value may end in its revision: owner/name@revision.
 
     Raises:
-        StepError: it is none of the three.
+        StepError: the value names no repository, no folder and no URI.
     """
     folder = root / text
     if text and folder.is_dir():
@@ -69,5 +76,5 @@ def parse_source(text: str, root: Path, parameter: str = "source") -> Source:
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision is a full commit, 40 hexadecimal digits, and so needs no look-up."""
+    """Return whether a revision is a full commit, 40 hex digits, and needs no look-up."""
     return bool(_COMMIT.fullmatch(revision))

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.checkout import ROOT, TINY
 from tests.fakes.hub import Repo
+
+pytestmark = pytest.mark.e2e
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 NAME = "somebody/tiny-phi3"

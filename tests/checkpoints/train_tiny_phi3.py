@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Train the shipped checkpoint, params/tiny-phi3, from params/evalsets/tiny-qa.jsonl.
 
-A Phi-3 of 1.7M parameters (hidden 192, 4 layers, 6 heads, 3 KV heads) with a byte-level BPE of 768 tokens and Phi-3's
-own chat template, small enough to live in the repository and to answer its set exactly. It is a test model: it knows
-its set and nothing else.
+The checkpoint is a Phi-3 of 1.7M parameters (hidden size 192, 4 layers, 6 heads, 3 KV heads). It has a byte-level BPE
+of 768 tokens and Phi-3's own chat template. It is small enough to live in the repository. It is a test model: it
+answers the questions of its set exactly, and knows nothing else.
 
 Usage: python tests/checkpoints/train_tiny_phi3.py OUT [--steps N]
 
-Takes about two minutes on 2 cores. Exits with an error, and writes nothing, unless the trained model answers the whole
-set exactly. The same torch, CPU type and thread count give the same bytes; elsewhere rounding differs.
+It takes about two minutes on 2 cores. If the trained model does not answer the whole set exactly, the script writes
+nothing and exits with an error. The same torch, CPU type and thread count give the same bytes. Others round
+differently.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 QA = Path(__file__).parents[2] / "params" / "evalsets" / "tiny-qa.jsonl"
 SPECIAL = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
@@ -33,17 +35,19 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 CONTEXT = 2048
-IGNORED = -100  # the label that cross-entropy leaves out
+NO_LABEL = -100  # the label that the loss ignores
+LONG = 48  # tokens of a question and its answer; longer examples get batches of their own
+BATCH = 64  # examples
 
 
 def read_pairs(path: Path = QA) -> list[tuple[str, str]]:
-    """(question, answer) of every line of a JSONL evaluation set."""
+    """Return (question, answer) for each line of a JSONL evaluation set."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(row["messages"][0]["content"], row["expected"]) for row in rows]
 
 
 def train_tokenizer(texts: list[str], vocab_size: int = 768) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with Phi-3's special tokens and chat template, trained on `texts`."""
+    """Train a byte-level BPE on texts. It has Phi-3's special tokens and chat template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -70,44 +74,50 @@ def train_tokenizer(texts: list[str], vocab_size: int = 768) -> PreTrainedTokeni
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> Phi3ForCausalLM:
-    """An untrained Phi-3 with grouped-query attention; head size 32, as ONNX Runtime's CPU kernel needs (16 n)."""
+    """Return an untrained Phi-3 with grouped-query attention.
+
+    The head size is 32, because ONNX Runtime's CPU kernel needs a multiple of 16.
+    """
     ids = tokenizer.convert_tokens_to_ids
     model = Phi3ForCausalLM(
         Phi3Config(
             vocab_size=len(tokenizer),
             hidden_size=192,
-            intermediate_size=416,  # twice it must not be vocab_size: the genai builder would take the MLP for the head
+            # If twice this size were vocab_size, the genai builder would take the MLP for the head.
+            intermediate_size=416,
             num_hidden_layers=4,
             num_attention_heads=6,
             num_key_value_heads=3,
             max_position_embeddings=CONTEXT,
-            original_max_position_embeddings=CONTEXT,  # different values would mean LongRoPE
+            original_max_position_embeddings=CONTEXT,  # another value would mean LongRoPE
             bos_token_id=ids("<s>"),
             eos_token_id=ids("<|endoftext|>"),
             pad_token_id=ids("<|endoftext|>"),
         )
     )
+    assert model.generation_config is not None
     model.generation_config.eos_token_id = [ids("<|endoftext|>"), ids("<|end|>")]
     return model
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
-    """Prompt token IDs of one user turn."""
-    return tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)
+    """Return the token IDs of a prompt with one user message."""
+    messages = [{"role": "user", "content": question}]
+    return cast(list[int], tokenizer.apply_chat_template(messages, add_generation_prompt=True))
 
 
-def train(model, tokenizer, pairs: list[tuple[str, str]], steps: int) -> None:
-    """AdamW with a one-cycle schedule over the whole set, loss on the answers only.
+def train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]], steps: int) -> None:
+    """Train with AdamW and a one-cycle schedule over the whole set. The loss counts the answers only.
 
-    The few long answers have batches of their own, every fourth: padding all batches to them would triple the time.
+    Every fourth batch has only the few long examples. To pad all batches to the longest would triple the time.
     """
     inputs, labels = [], []
     for question, answer in pairs:
         prompt, target = encode(tokenizer, question), tokenizer.encode(answer + "<|end|>", add_special_tokens=False)
         inputs.append(torch.tensor(prompt + target))
-        labels.append(torch.tensor([IGNORED] * len(prompt) + target))
-    short = [i for i, ids in enumerate(inputs) if len(ids) <= 48]
-    long = [i for i, ids in enumerate(inputs) if len(ids) > 48]
+        labels.append(torch.tensor([NO_LABEL] * len(prompt) + target))
+    short = [i for i, ids in enumerate(inputs) if len(ids) <= LONG]
+    long = [i for i, ids in enumerate(inputs) if len(ids) > LONG]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -115,9 +125,9 @@ def train(model, tokenizer, pairs: list[tuple[str, str]], steps: int) -> None:
     with tqdm(total=steps, unit="step", disable=not sys.stderr.isatty()) as bar:
         for step in range(steps):
             rows = long if step % 4 == 3 else short
-            batch = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:64].tolist()]
+            batch = [rows[i] for i in torch.randperm(len(rows), generator=generator)[:BATCH].tolist()]
             ids = pad_sequence([inputs[i] for i in batch], True, padding_value=tokenizer.pad_token_id)
-            target = pad_sequence([labels[i] for i in batch], True, padding_value=IGNORED)
+            target = pad_sequence([labels[i] for i in batch], True, padding_value=NO_LABEL)
             loss = model(input_ids=ids, labels=target).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -128,13 +138,16 @@ def train(model, tokenizer, pairs: list[tuple[str, str]], steps: int) -> None:
             bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
 
 
-def exact_answers(model, tokenizer, pairs: list[tuple[str, str]]) -> float:
-    """Share of the questions that greedy decoding answers to the letter."""
+def exact_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> float:
+    """Return the share of the questions, 0 to 1, that greedy decoding answers to the letter."""
     model.eval()
     right = 0
+    generate: Any = model.generate
     for question, answer in pairs:
         prompt = torch.tensor([encode(tokenizer, question)])
-        output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False)
+        output: torch.Tensor = generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=128, do_sample=False
+        )
         right += tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True) == answer
     return right / len(pairs)
 
@@ -151,8 +164,8 @@ def main() -> None:
     model = new_model(tokenizer)
     train(model, tokenizer, pairs, args.steps)
     with tempfile.TemporaryDirectory() as folder:
-        model.to(torch.bfloat16).save_pretrained(folder)
-        trained = Phi3ForCausalLM.from_pretrained(folder, dtype=torch.float32)  # what bf16 kept of it
+        model.bfloat16().save_pretrained(folder)
+        trained = Phi3ForCausalLM.from_pretrained(folder, dtype=torch.float32)  # as bfloat16 rounded it
         exact = exact_answers(trained, tokenizer, pairs)
         print(f"{exact:.1%} of {len(pairs)} questions answered exactly after {args.steps} steps")
         if exact < 1:

@@ -1,4 +1,4 @@
-"""Both exporters, run by the runtime that will serve them; and what the check refuses."""
+"""Both exporters, in the runtime that will serve their models; and what the check of the logits refuses."""
 
 import json
 import shutil
@@ -6,19 +6,21 @@ import shutil
 import onnx
 import pytest
 
-from steps.checkpoint.manifest import build_manifest
+from steps.checkpoint.describe import build_manifest
 from steps.common.errors import StepError
 from steps.conversion.convert import convert
 from steps.conversion.logits_check import compare_first_tokens
-from steps.conversion.options import estimated_size, parse_choice, parse_options
+from steps.conversion.options import estimated_size, parse_choice
+from tests.checkout import TINY
 from tests.checkpoints.tiny import ORIGIN
-from tests.conftest import TINY
+
+pytestmark = pytest.mark.model
 
 VARIANTS = ["genai int4", "genai int8", "genai fp32", "optimum fp32"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_first_tokens_are_the_checkpoints(converted, variant):
+def test_the_first_tokens_equal_the_checkpoints(converted, variant):
     result = compare_first_tokens(TINY, converted[variant], variant.split()[1])
     assert result.equal == result.tokens > 8
 
@@ -43,7 +45,7 @@ def test_block_size_reaches_the_graph(tmp_path):
 def test_a_spoilt_graph_is_refused_before_anything_is_logged(converted, tmp_path):
     folder = shutil.copytree(converted["genai fp32"], tmp_path / "spoilt")
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    # What the builder did to a model whose MLP was as wide as its vocabulary: the head read a layer in the middle.
+    # As the builder once did to a model whose MLP was as wide as its vocabulary: the head reads a layer in the middle.
     head = next(node for node in model.graph.node if node.name == "/lm_head/MatMul")
     head.input[0] = "/model/layers.1/post_attention_layernorm/output_0"
     onnx.save(model, folder / "model.onnx")
@@ -59,45 +61,14 @@ def test_a_changed_template_is_refused(converted, tmp_path):
         compare_first_tokens(TINY, folder, "fp32")
 
 
-def test_optimums_graph_says_that_it_takes_positions(converted):
+def test_the_config_of_optimums_graph_says_that_it_takes_position_ids(converted):
     config = json.loads((converted["optimum fp32"] / "genai_config.json").read_text())
     assert config["model"]["decoder"]["inputs"]["position_ids"] == "position_ids"
     assert config["search"]["past_present_share_buffer"] is False
 
 
-@pytest.mark.parametrize(
-    ("exporter", "precision", "device", "options", "message"),
-    [
-        ("genie", "int4", "cpu", "", "did you mean 'genai'"),
-        ("genai", "int5", "cpu", "", "valid there: int4, int8, fp32"),
-        ("genai", "fp16", "cpu", "", "does not make for device cpu"),
-        ("optimum", "int4", "cpu", "", "valid there: fp32"),
-        ("genai", "int4", "tpu", "", "device is 'tpu'"),
-        ("genai", "int4", "cpu", "blok_size=32", "did you mean 'block_size'"),
-        ("genai", "int4", "cpu", "block_size=33", "block_size is '33'"),
-        ("genai", "int4", "cpu", "block_size", "expected name=value pairs"),
-        ("genai", "int4", "cpu", "hf_remote=true", "no option 'hf_remote'"),
-        ("genai", "int4", "cpu", "block_size=32,block_size=64", "block_size twice"),
-        ("genai", "int4", "cpu", "matmul_mixed_precision=head:int8", "expected last_matmul:int8"),
-        ("genai", "int4", "cpu", "nodes_to_exclude=lm_head", "expected names of nodes"),
-        ("genai", "int8", "cpu", "algo_config=k_quant", "makes matrices of 4 bits"),
-        ("optimum", "fp32", "cpu", "opset=9", "expected a number from 13 to 21"),
-    ],
-)
-def test_what_can_not_be_made_is_refused(exporter, precision, device, options, message):
-    with pytest.raises(StepError, match=message):
-        parse_choice(exporter, precision, options, device)
-
-
-def test_what_the_builder_itself_lacks_is_said_in_its_own_words(tmp_path):
-    with pytest.raises(StepError, match="can't convert Phi3ForCausalLM so: int8 precision does not support the QDQ"):
+def test_options_that_the_builder_cannot_combine_are_refused_in_its_own_words(tmp_path):
+    with pytest.raises(
+        StepError, match="cannot convert Phi3ForCausalLM with these options: int8 precision does not support the QDQ"
+    ):
         convert(TINY, tmp_path / "onnx", parse_choice("genai", "int8", "use_qdq=true", "cpu"))
-
-
-def test_an_options_value_may_hold_commas():
-    text = "block_size=32,matmul_mixed_precision=last_matmul:int8,mixed_layers:int8,is_symmetric=true"
-    assert parse_options("genai", text) == {
-        "block_size": "32",
-        "matmul_mixed_precision": "last_matmul:int8,mixed_layers:int8",
-        "is_symmetric": "true",
-    }

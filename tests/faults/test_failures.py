@@ -15,7 +15,7 @@ import pytest
 
 from steps.common.errors import StepError
 from steps.project.mlproject import parse_parameters
-from tests.conftest import TINY, Project
+from tests.checkout import TINY, Project
 
 
 def assert_refused(project: Project, result, *parts: str) -> None:
@@ -125,7 +125,7 @@ def edited_manifest(local: Project, fetched: str, edit) -> str:
 def test_a_corrupted_manifest(local, fetched):
     run = edited_manifest(local, fetched, lambda manifest: json.dumps(manifest)[:100])
     assert_refused(
-        local, local.run_module("convert_onnx", checkpoint_run=run), "manifest.json of run", "cannot be read"
+        local, local.run_module("convert_onnx", checkpoint_run=run), "manifest.json of run", "is not JSON"
     )
 
 
@@ -230,7 +230,7 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     assert local.client.get_run(child).info.status in ("FAILED", "KILLED")
     assert [a.path for a in local.client.list_artifacts(child) if a.path != "logs"] == []
     if how == "kill -9 of the step":
-        assert f"main: convert_onnx failed (run {child}): its process ended without a word" in err, err
+        assert f"main: convert_onnx failed (run {child}): its process ended without an error message" in err, err
     else:
         assert "main: interrupted" in err
         assert "Traceback" not in err.split("main: interrupted")[0]

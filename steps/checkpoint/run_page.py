@@ -1,4 +1,4 @@
-"""Describe a fetched checkpoint for people: the line that fetch_model prints, and the text of its run's page."""
+"""Describe a checkpoint for people: the line that fetch_model prints, its run's page, and a model's description."""
 
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest
 from steps.common.disk import size_text
@@ -15,6 +15,15 @@ def summary_line(manifest: Manifest) -> str:
     if adapter:
         line += f", LoRA of rank {adapter.rank} on {', '.join(adapter.target_modules)}"
     return line
+
+
+def facts_line(manifest: Manifest) -> str:
+    """Return parameters, context length and licence, for the description of a model."""
+    facts = manifest.architecture
+    return (
+        f"{facts.parameters / 1e6:,.1f}M parameters, context {_number(facts.context_length)}, "
+        f"licence {manifest.licence}"
+    )
 
 
 def page_text(manifest: Manifest) -> str:
