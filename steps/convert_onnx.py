@@ -14,7 +14,8 @@ from steps.conversion.record import CONVERSION, Conversion, ConvertedCheckpoint
 from steps.conversion.tokenizer_check import compare_tokenizers
 from steps.runs.artifacts import check_run_id, local_store
 from steps.runs.checkpoint_input import verified_checkpoint
-from steps.runs.step import Step, run_entry_point
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 
 
 def check(params: dict[str, str]) -> None:

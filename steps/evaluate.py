@@ -40,7 +40,8 @@ from steps.registry.names import with_full_name
 from steps.registry.versions import record_evaluation
 from steps.runs.artifacts import check_run_id
 from steps.runs.checkpoint_input import verified_checkpoint
-from steps.runs.step import Step, run_entry_point
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 from steps.runs.tags import EVALUATION
 
 _PACKAGES = ("mlflow", "torch", "transformers", *RUNTIMES)

@@ -15,7 +15,8 @@ from steps.registry.aliases import CHAMPION, champion_version
 from steps.registry.names import ensure_registered_model, with_full_name
 from steps.runs.artifacts import read_json
 from steps.runs.child_runs import Pipeline
-from steps.runs.step import Step, run_entry_point
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 from steps.runs.tags import EVALUATION, MODEL_URI_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:

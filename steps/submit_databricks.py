@@ -16,9 +16,11 @@ from steps.databricks.job import Order, cancel, cause, follow, git_source, outpu
 from steps.databricks.retry import connect
 from steps.project.mlproject import ROOT, entry_points, pinned_packages
 from steps.project.profiles import read_profile
+from steps.runs.console import step_line
+from steps.runs.entry_point import run_entry_point
 from steps.runs.redaction import redact
 from steps.runs.remote_run import RemoteRun
-from steps.runs.step import Step, run_entry_point, step_line
+from steps.runs.step import Step
 from steps.runs.tags import ERROR_TAG, REJECTED_TAG, SUMMARY_TAG
 
 _LOCAL = ("submit_databricks", "test")  # what makes no sense there
@@ -77,7 +79,7 @@ def submit_databricks(
         git = git_source(source, version)
 
     parameters = _parameters(entry_point, params)
-    remote = RemoteRun(step, entry_point, experiment, user)
+    remote = RemoteRun(step.run, entry_point, experiment, user)
     job = None
     try:
         remote.log_parameters(parameters)
@@ -112,7 +114,7 @@ def submit_databricks(
 
     step.log_json(_without_secrets(ended.as_dict()), "job/run.json")
     step.client.log_text(step.run_id, redact(output(client, ended)) or "none", "job/output.txt")
-    remote.show_steps(step)
+    remote.show_steps(step.console)
     why = cause(ended)
     remote.close(f"its job ended without it: {why}")
     run = remote.state()
@@ -148,7 +150,7 @@ class _Display:
             self._remote.tag(**job_tags)
             self._step.console.line(f"job run {self._job}  {run.run_page_url or ''}")
         if state == "RUNNING":
-            self._remote.show_steps(self._step)
+            self._remote.show_steps(self._step.console)
         if state != self._state:
             self._state = state
             result = run.state.result_state.value if run.state.result_state else ""

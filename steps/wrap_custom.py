@@ -20,7 +20,8 @@ from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, download, finished_run, local_store, read_document
-from steps.runs.step import Step, run_entry_point
+from steps.runs.entry_point import run_entry_point
+from steps.runs.step import Step
 
 _REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
 

@@ -100,7 +100,7 @@ def test_a_step_without_the_password_says_so_in_a_line(project, user, password):
     assert result.code == 1
     (line,) = result.error_lines()
     assert line.startswith("fetch_model: the tracking server")
-    assert "refuses the credentials" in line and "MLFLOW_TRACKING_USERNAME" in line
+    assert "rejected the credentials" in line and "MLFLOW_TRACKING_USERNAME" in line
     assert "planted-wrong-password" not in result.out + result.err
     assert project.runs("attributes.status = 'RUNNING'") == []
 

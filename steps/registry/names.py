@@ -36,8 +36,8 @@ def with_full_name(params: dict[str, str]) -> dict[str, str]:
     full_name = f"{schema}.{name}" if schema and "." not in name else name
     if not re.fullmatch(r"[^.\s]+\.[^.\s]+\.[^.\s]+", full_name):
         raise StepError(
-            f"registered_model is {full_name!r}; Unity Catalog expects catalog.schema.model: give the full name, or set "
-            f"{UC_SCHEMA} to the catalog.schema of names without a dot"
+            f"registered_model is {full_name!r}; Unity Catalog expects catalog.schema.model: give the full name, or "
+            f"set {UC_SCHEMA} to the catalog.schema of names without a dot"
         )
     return params | {"registered_model": full_name}
 
@@ -68,7 +68,7 @@ def ensure_registered_model(client: "MlflowClient", run_id: str, registered_mode
         try:
             client.create_registered_model(registered_model)
         except MlflowException as error:
-            # Either another run created the model first, or the name belongs to a prompt. Only a model can be read back.
+            # Another run created the model first, or the name belongs to a prompt. Only a model can be read back.
             if error.error_code == "RESOURCE_ALREADY_EXISTS" and _exists(client, registered_model):
                 return
             raise

@@ -1,6 +1,6 @@
-"""What a person sees of a step: its own few lines, and a progress line while it works.
+"""What the user sees of a step: a few lines, and a progress line while the step works.
 
-Everything else that is printed, by Python or by native libraries, goes to a log file that becomes the run's artifact.
+Everything else that Python or a native library prints goes to a log file, which becomes an artifact of the run.
 """
 
 import contextlib
@@ -11,40 +11,45 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from steps.runs import signals as stopping
+from steps.runs import signals
 from steps.runs.redaction import redact
 
-_TERMINAL = "PHI_MLFLOW_TERMINAL"  # the terminal of the outermost step, for the progress of the ones that it starts
+_TERMINAL = "PHI_MLFLOW_TERMINAL"  # environment variable: the terminal on which child steps show their progress
 
 
 class Console:
-    """Lines to the terminal's stdout, progress to its stderr; progress is silent when that is not a terminal."""
+    """Lines on stdout, errors and progress on stderr. Progress is shown only if stderr is a terminal."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._err = os.fdopen(os.dup(2), "w", encoding="utf-8")
         if self._err.isatty():
             os.environ[_TERMINAL] = os.ttyname(self._err.fileno())
-        elif _TERMINAL in os.environ:  # a child of main, whose own output goes to main's log
+        elif _TERMINAL in os.environ:  # a child of main: its stderr is main's log file
             with contextlib.suppress(OSError):  # the terminal may be gone
-                self._err = open(os.environ[_TERMINAL], "w", encoding="utf-8")  # noqa: SIM115 - open as long as this is
+                self._err = open(os.environ[_TERMINAL], "w", encoding="utf-8")  # noqa: SIM115 - stays open as long as the console
         self._shows_progress = self._err.isatty()
 
     def line(self, text: str) -> None:
-        """One line on stdout."""
+        """Print a line on stdout."""
         print(redact(text), file=self._out, flush=True)
 
     def error(self, text: str) -> None:
-        """Lines on stderr."""
+        """Print one or more lines on stderr."""
         print(redact(text), file=self._err, flush=True)
 
     @contextlib.contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """Show `text` with the seconds that it has taken while the block runs; not begun once the step was stopped."""
-        stopping.check()
+        """Show `text` and the seconds so far while the block runs.
+
+        Raises:
+            KeyboardInterrupt: the user has stopped the step already.
+        """
+        signals.check()
         if not self._shows_progress:
             yield
             return
@@ -67,12 +72,13 @@ class Console:
             self._err.flush()
 
     def bar_class(self) -> type[tqdm]:
-        """tqdm bound to this terminal, for libraries that take a bar class and for loops of our own."""
+        """Return a tqdm class that draws on this console, for libraries that take a class and for loops of our own."""
         stream, disabled = self._err, not self._shows_progress
 
+        # A class made here, because huggingface_hub takes a class and constructs it with arguments of its own.
         class Bar(tqdm):
-            def __init__(self, *args, **kwargs) -> None:
-                kwargs.pop("name", None)  # huggingface_hub's group name, which plain tqdm does not know
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                kwargs.pop("name", None)  # a group name of huggingface_hub, which plain tqdm does not know
                 kwargs.update(file=stream, leave=False, disable=disabled or kwargs.get("disable", False))
                 super().__init__(*args, **kwargs)
 
@@ -81,7 +87,13 @@ class Console:
 
 @contextlib.contextmanager
 def captured_output() -> Iterator[tuple[Console, Path]]:
-    """Send file descriptors 1 and 2 to a log file; yield the console and that file. Restores both at the end."""
+    """Send everything that the process prints to a log file while the block runs.
+
+    Native libraries write to the file descriptors 1 and 2, not to sys.stdout. So the descriptors are redirected.
+
+    Yields:
+        The console, which still reaches the user, and the log file.
+    """
     console = Console()
     with tempfile.TemporaryDirectory(prefix="phi-mlflow-log-") as folder:
         log = Path(folder) / "output.log"
@@ -98,3 +110,8 @@ def captured_output() -> Iterator[tuple[Console, Path]]:
                 os.dup2(original, fd)
                 os.close(original)
             os.close(target)
+
+
+def step_line(entry_point: str, took: str, run_id: str, summary: str) -> str:
+    """Return the line that tells the user that a step has ended. It has the whole run ID, for use as a parameter."""
+    return f"{entry_point:<17}{took:>8}  {run_id}  {summary}"

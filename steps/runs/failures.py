@@ -1,4 +1,4 @@
-"""The cause of a failure as one line, in the words of the person who is to mend it where that can be told."""
+"""Say the cause of a failure in one line, in words that tell the user what to do where this is known."""
 
 import errno
 import re
@@ -7,41 +7,42 @@ from steps.common.errors import StepError
 from steps.runs.redaction import redact
 
 _NO_ANSWER = re.compile(r"failed with exception .*?(Connection|Timeout|Max retries)", re.DOTALL)
-_NOT_ALLOWED = re.compile(r"error code (401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED")
+_DENIED = re.compile(r"error code (401|403)\b|PERMISSION_DENIED|UNAUTHENTICATED")
 
 
 def one_line(error: BaseException) -> str:
-    """The cause as one line, with the type's name unless it was written for the user."""
+    """Return the cause as one line without secrets; with the type of the error unless the line is for the user."""
     text = " ".join(str(error).split())
-    if known := _known(error, text):
-        return redact(known)
+    if advice := _advice(error, text):
+        return redact(advice)
     return redact(text if isinstance(error, StepError) else f"{type(error).__name__}: {text}")
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Whether the line says all: what is to be mended is not in this project, and a traceback tells no more."""
-    return isinstance(error, StepError) or bool(_known(error, str(error)))
+    """Return whether the line says all that the user needs, so that a traceback would tell no more."""
+    return isinstance(error, StepError) or bool(_advice(error, str(error)))
 
 
-def _known(error: BaseException, text: str) -> str:
-    """What is to be done, for a failure of the machine or of the tracking server; else nothing."""
+def _advice(error: BaseException, text: str) -> str:
+    """Return what happened and what to do, for a failure of the machine or of the tracking server; else nothing."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a larger disk, and rerun"
+            f"the disk is full ({error.filename or text}): free some space, or set TMPDIR to a folder on a larger "
+            "disk, and run again"
         )
     from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
     if not isinstance(error, MlflowException):
         return ""
-    if _NOT_ALLOWED.search(text):
+    if _DENIED.search(text):
         return (
-            f"the tracking server {get_tracking_uri()} refuses the credentials, or this to them ({text[:300]}): check "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            f"the tracking server {get_tracking_uri()} rejected the credentials or denied the permission "
+            f"({text[:300]}): check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if _NO_ANSWER.search(text):
         return (
             f"the tracking server {get_tracking_uri()} does not answer: check MLFLOW_TRACKING_URI, and run again when "
-            "it does; finished steps are reused"
+            "it answers; finished steps are reused"
         )
     return ""

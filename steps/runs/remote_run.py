@@ -1,10 +1,10 @@
-"""The run of a step that another machine works on: made here, so that it is known and can be closed."""
+"""The run of an entry point that another machine works on. This process creates the run, so that it can close it."""
 
 from typing import TYPE_CHECKING
 
 from steps.project.mlproject import entry_points
 from steps.runs.cleanup import children, close_run
-from steps.runs.step import Step, step_line
+from steps.runs.console import Console, step_line
 from steps.runs.tags import COMMIT_TAG, ENTRY_POINT_TAG, NAME_TAG, PARENT_TAG, PROCESS_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
@@ -13,82 +13,87 @@ if TYPE_CHECKING:
 
 
 class RemoteRun:
-    """A run of an entry point in the tracking store that the other machine uses.
+    """A run of an entry point, in the tracking store that the other machine uses.
 
     Attributes:
-        uri: that store's address: this process's own where both can reach it, else the workspace's, `databricks`.
-        run_id, experiment_id, entry_point: of the run.
+        uri: the tracking store: this process's own if both machines can reach it, else the workspace's (`databricks`).
+        entry_point, experiment_id, run_id: of the run.
     """
 
-    def __init__(self, step: Step, entry_point: str, experiment: str, user: str) -> None:
-        """
+    def __init__(self, parent: "Run", entry_point: str, experiment: str, user: str) -> None:
+        """Create the run.
+
         Args:
-            step: the open run of the step that submits; the run's parent where the store is the same.
-            experiment: a name; empty for the step's own where the store is the same, else /Users/<user>/phi-mlflow.
-            user: the workspace's user.
+            parent: the open run of the step that submits. The new run is its child if both are in the same store.
+            experiment: a name. If empty: the parent's experiment in the same store, else /Users/<user>/phi-mlflow.
+            user: the user's name in the workspace.
         """
         import mlflow
 
         self.entry_point = entry_point
-        own = mlflow.get_tracking_uri()
-        shared = own.startswith(("databricks", "http://", "https://"))
-        self.uri = own if shared else "databricks"
-        self.client: MlflowClient = step.client if shared else mlflow.MlflowClient(self.uri)
+        local_uri = mlflow.get_tracking_uri()
+        shared = local_uri.startswith(("databricks", "http://", "https://"))
+        self.uri = local_uri if shared else "databricks"
+        self._client: MlflowClient = mlflow.MlflowClient() if shared else mlflow.MlflowClient(self.uri)
         if shared and not experiment:
-            self.experiment_id = step.run.info.experiment_id
+            self.experiment_id: str = parent.info.experiment_id
         else:
-            self.experiment_id = _experiment(self.client, experiment or f"/Users/{user}/phi-mlflow")
+            self.experiment_id = _experiment(self._client, experiment or f"/Users/{user}/phi-mlflow")
         tags = {
             ENTRY_POINT_TAG: entry_point,
             NAME_TAG: entry_point,
             "mlflow.source.type": "PROJECT",
-            "mlflow.source.name": step.run.data.tags.get("mlflow.source.name", "phi-mlflow"),
+            "mlflow.source.name": parent.data.tags.get("mlflow.source.name", "phi-mlflow"),
             "mlflow.user": user,
             "mlflow.project.backend": "databricks",
         }
         if shared:
-            tags[PARENT_TAG] = step.run_id
-        if commit := step.run.data.tags.get(COMMIT_TAG):
+            tags[PARENT_TAG] = parent.info.run_id
+        if commit := parent.data.tags.get(COMMIT_TAG):
             tags[COMMIT_TAG] = commit
-        self._run = self.client.create_run(self.experiment_id, tags=tags)
-        self.run_id = self._run.info.run_id
+        self._run = self._client.create_run(self.experiment_id, tags=tags)
+        self.run_id: str = self._run.info.run_id
         self._shown: set[str] = set()
 
     def log_parameters(self, parameters: dict[str, str]) -> None:
-        """Log what the entry point was given, and its defaults, as MLflow does."""
+        """Log the parameters of the entry point, with defaults, as `mlflow run` does."""
         from mlflow.entities import Param
 
         values = entry_points()[self.entry_point] | parameters
-        self.client.log_batch(self.run_id, params=[Param(name, value or "") for name, value in values.items()])
+        self._client.log_batch(self.run_id, params=[Param(name, value or "") for name, value in values.items()])
 
     def tag(self, **tags: str) -> None:
         """Set tags of the run."""
         for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value)
+            self._client.set_tag(self.run_id, key, value)
 
     def hand_over(self) -> None:
-        """From here on another machine works on it, and puts its own process there: the end of this one is no cause to
-        close it."""
+        """Mark the run as the other machine's, so that the end of this process is no reason to close it."""
         self.tag(**{PROCESS_TAG: "databricks"})
 
     def state(self) -> "Run":
-        """The run as it is now."""
-        return self.client.get_run(self.run_id)
+        """Return the run as it is now."""
+        return self._client.get_run(self.run_id)
 
-    def show_steps(self, step: Step) -> None:
-        """A line for each child that has finished since the last time."""
-        for child in reversed(children(self.client, self._run)):
+    def show_steps(self, console: Console) -> None:
+        """Print a line for each child run that has finished since the last call."""
+        for child in reversed(children(self._client, self._run)):
             info, tags = child.info, child.data.tags
             if info.run_id not in self._shown and info.status == "FINISHED":
                 self._shown.add(info.run_id)
-                took = f"{(info.end_time - info.start_time) / 1000:.1f} s"
-                step.console.line(step_line(tags[ENTRY_POINT_TAG], took, info.run_id, tags.get(SUMMARY_TAG, "")))
+                console.line(step_line(tags[ENTRY_POINT_TAG], duration(child), info.run_id, tags.get(SUMMARY_TAG, "")))
 
     def close(self, cause: str, killed: bool = False) -> None:
-        """End the run, and its children, where the other machine could not; with the cause, if the run has none."""
-        close_run(self.client, self.state(), cause, "KILLED" if killed else "FAILED")
+        """End the run and its children if the other machine did not; record the cause if the run has none."""
+        close_run(self._client, self.state(), cause, "KILLED" if killed else "FAILED")
+
+
+def duration(run: "Run") -> str:
+    """Return how long an ended run took, in seconds, for a step's line."""
+    return f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    return found.experiment_id if found else client.create_experiment(name)
+    """Return the ID of the experiment, created if it does not exist."""
+    experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id if experiment else client.create_experiment(name)

@@ -1,4 +1,7 @@
-"""Ctrl-C and its like stop a step once, and for certain."""
+"""Let Ctrl-C, SIGTERM and SIGHUP stop a step once, and for certain.
+
+State is global to the process, because a process has one handler per signal.
+"""
 
 import signal
 
@@ -7,31 +10,31 @@ _asked = False
 
 
 def listen() -> None:
-    """Let the first signal raise KeyboardInterrupt in the main thread."""
-    for name in _SIGNALS:
-        if signal.getsignal(name) is not signal.SIG_IGN:  # nohup
-            signal.signal(name, _stop)
+    """Let the first signal raise KeyboardInterrupt in the main thread. Signals after the first are ignored."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and scripts start a process that ignores signals
+            signal.signal(number, _stop)
 
 
 def ignore() -> None:
-    """Take no more signals: what runs now must not be cut short."""
-    for name in _SIGNALS:
-        signal.signal(name, signal.SIG_IGN)
+    """Ignore signals from now on: what runs now must not be cut short."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def asked() -> bool:
-    """Whether a signal has come."""
+    """Return whether a signal has come."""
     return _asked
 
 
 def check() -> None:
-    """Raise the KeyboardInterrupt again that a finalizer, or a library's `except:`, has swallowed."""
+    """Raise KeyboardInterrupt if a signal has come. A finalizer or a library may have swallowed the first one."""
     if _asked:
         raise KeyboardInterrupt
 
 
-def _stop(*_) -> None:
+def _stop(*_: object) -> None:
     global _asked
     _asked = True
-    ignore()  # Ctrl-C reaches the whole process group and MLflow adds a SIGTERM: stop once
+    ignore()  # Ctrl-C reaches every process of the terminal, and MLflow sends SIGTERM as well: stop only once
     raise KeyboardInterrupt

@@ -1,21 +1,23 @@
-"""The names of the run tags and artifacts by which the steps know each other."""
+"""Names of the run tags and artifacts by which the steps recognise each other's runs."""
 
-# MLflow's own
+# Tags of MLflow
 COMMIT_TAG = "mlflow.source.git.commit"
 ENTRY_POINT_TAG = "mlflow.project.entryPoint"
 NAME_TAG = "mlflow.runName"
 NOTE_TAG = "mlflow.note.content"  # the description on a run's page, Markdown
 PARENT_TAG = "mlflow.parentRunId"
 
-# this project's
-CREATED_MODEL_TAG = "created_model"  # the registered model that the run had to create
+# Tags of this project
+CREATED_MODEL_TAG = "created_model"  # the registered model that the run created
 ERROR_TAG = "error"  # the cause of a failure, one line
-FINGERPRINT_TAG = "fingerprint"
-PROCESS_TAG = "process"  # host, process ID and its start, of who works on the run
-REJECTED_TAG = "rejected"  # on a run that failed by its verdict, and whose results stand
-MODEL_URI_TAG = "model_uri"
-SUMMARY_TAG = "summary"  # what a finished step came to, one line
-VERSION_TAG = "registered_version"  # "name/version"
+FINGERPRINT_TAG = "fingerprint"  # of the step, its parameters, its code and its environment: equal runs are reused
+PROCESS_TAG = "process"  # the machine, process ID and start time of the process that works on the run
+REJECTED_TAG = "rejected"  # "true" on a run that FAILED by its verdict and keeps its results
+MODEL_URI_TAG = "model_uri"  # the model that a wrap step logged
+SUMMARY_TAG = "summary"  # the result of a finished step, one line
+VERSION_TAG = "registered_version"  # the version that a wrap step registered, "name/version"
 
-# artifacts that more than one step reads
+MAX_TAG = 5000  # characters of a tag's value that every tracking store keeps
+
+# Artifacts that more than one step reads
 EVALUATION = "evaluation.json"

@@ -67,7 +67,7 @@ def test_a_server_that_stays_away_is_one_line_and_a_rerun_goes_on_and_closes_wha
     assert process.returncode != 0
     (line,) = [line for line in err.splitlines() if line.startswith("main: ")]
     assert f"the tracking server {project.uri} does not answer" in line
-    assert "run again when it does" in line and "the next run on this machine closes this one" in line
+    assert "run again when it answers" in line and "the next run on this machine closes this one" in line
     with server():
         assert [run.info.status for run in project.runs("attributes.status = 'RUNNING'")], "nobody could close them"
         result = project.run_module("main", steps=STEPS)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ROOT, listen_to_signals
+from tests.checkout import ROOT, listen_to_signals
 
 SWALLOWING = """
 import os, signal, sys
-from steps.runs.step import run_entry_point
+from steps.runs.entry_point import run_entry_point
 
 def work(step, args):
     try:
