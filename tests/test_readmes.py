@@ -9,6 +9,7 @@ import pytest
 
 from steps.evaluation.metrics import METRICS
 from steps.project.mlproject import ROOT, entry_points
+from tests.test_style import MAY_IMPORT
 
 pytestmark = pytest.mark.unit
 
@@ -105,6 +106,15 @@ def test_the_table_of_entry_points_has_every_parameter_and_its_default():
             name: Path(default or "").name if default and "." in default else default or ""
             for name, default in parameters.items()
         }
+
+
+def test_the_table_of_folders_has_the_rules_for_imports():
+    rows = {}
+    for folder, _, imports in table(ROOT / "steps" / "README.md", "Folders"):
+        room = re.sub(r"\(.*\)|[`\[\]]", "", folder).strip("/").replace("/", ".")
+        rows[room] = tuple(name.replace("/", ".") for name in imports.split(", ") if name != "nothing")
+    assert rows.pop("*.py here") == ("everything",)
+    assert rows == MAY_IMPORT
 
 
 def test_the_table_of_metrics_is_the_one_of_the_code():
