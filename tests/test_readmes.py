@@ -48,6 +48,10 @@ def test_the_front_page_has_at_most_120_lines():
     assert len(FRONT.read_text().splitlines()) <= 120
 
 
+def test_the_front_page_names_every_entry_point():
+    assert [name for name in entry_points() if f"`{name}`" not in FRONT.read_text()] == []
+
+
 @BY_NAME
 def test_sentences_are_short(page):
     lines = [line for line in without_code(page).splitlines() if not line.startswith(("|", "#"))]
