@@ -1,158 +1,153 @@
-"""From samples to what evaluation.json says of each model, of each pair, and of the worst answers."""
+"""From what was measured to what evaluation.json says: figures of each model, pairs of models, notable questions."""
 
 import statistics as stats
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
-from steps.evaluation.inputs.evalset import Item
+import numpy as np
+
+from steps.evaluation.inputs.question import Question
 from steps.evaluation.measure import fidelity, speed
-from steps.evaluation.measure.measuring import Measured, Reference
-from steps.evaluation.statistics import Interval, interval, mcnemar, share_interval
-from steps.evaluation.verdict.gates import Gate, Metrics
+from steps.evaluation.measure.measured import Measured, Reference
+from steps.evaluation.results import Figure, Histogram, JudgedAnswer, NotableQuestion, Pair, SpeedSample
+from steps.evaluation.statistics import interval, mcnemar, share_interval
 
-_WORST = 10
+_NOTABLE = 10  # questions in the report
 
 
-def figures(measured: Measured, items: list[Item], reference: Reference, bandwidth: float) -> dict[str, Any]:
-    """Metrics of one model, None where the samples do not allow one, with standard errors and 95% intervals.
+@dataclass(frozen=True)
+class ModelFigures:
+    """The figures of one model by metric, and the histogram of its KL divergences if its tokens were scored."""
+
+    figures: dict[str, Figure]
+    kl_histogram: Histogram | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What tests compare two models by."""
+
+    speed: tuple[SpeedSample, ...]
+    right: tuple[bool, ...]  # of each question
+    nll: np.ndarray | None  # of each scored token
+
+
+def model_figures(
+    measured: Measured, questions: Sequence[Question], reference: Reference, bandwidth: float
+) -> ModelFigures:
+    """Return the figures of one model. A value is None if the samples do not allow one.
 
     accuracy: share of right answers. agreement: share of answers with the reference's own text. Memory and size in MB
-    (10^6 bytes). bandwidth_share: bytes that decoding reads of the weights a second, over those that a plain read gets.
+    (10^6 bytes). bandwidth_share: bytes of the weights that decoding reads in a second, over the memory bandwidth.
 
     Args:
-        bandwidth: bytes a second.
+        bandwidth: of the memory, in bytes a second.
     """
-    right = [not mistake for mistake in mistakes(measured, items)]
-    same = [a["text"].strip() == b.strip() for a, b in zip(measured.answers, reference.answers, strict=True)]
-    timed, intervals = speed.figures(measured.speed, measured.throughput)
-    metrics: dict[str, float | None] = {
-        "accuracy": stats.fmean(right),
-        "agreement": stats.fmean(same),
-        "load_s": measured.load_s,
-        "first_call_ms": 1e3 * measured.first_call_s,
+    right = [not mistake for mistake in mistakes(measured, questions)]
+    same = [a.text.strip() == b.strip() for a, b in zip(measured.answers, reference.answers, strict=True)]
+    timed = speed.figures(measured.samples.speed, measured.samples.throughput)
+    decode, read = timed["decode_tokens_per_s"].value, measured.bytes_read_per_token
+    figures = {
+        "accuracy": _share(right),
+        "agreement": _share(same),
+        "load_s": Figure(value=measured.samples.load_s),
+        "first_call_ms": Figure(value=1e3 * measured.samples.first_call_s),
         **timed,
-        "peak_memory_mb": measured.peak_rss_bytes / 1e6,
-        "size_mb": measured.size_bytes / 1e6,
-        "bandwidth_share": None,
+        "peak_memory_mb": Figure(value=measured.peak_rss_bytes / 1e6),
+        "size_mb": Figure(value=measured.size_bytes / 1e6),
+        "bandwidth_share": Figure(value=decode * read / bandwidth if decode and read else None),
     }
-    if timed["decode_tokens_per_s"] and measured.read_per_token:
-        metrics["bandwidth_share"] = timed["decode_tokens_per_s"] * measured.read_per_token / bandwidth
-    intervals |= {name: share_interval(sum(v), len(v)) for name, v in (("accuracy", right), ("agreement", same))}
-    found: dict[str, Any] = {"metrics": metrics, "errors": {}, "intervals": intervals, "kl_histogram": None}
-    if measured.fidelity is not None:
-        of_text = fidelity.summary(measured.fidelity)
-        metrics |= of_text["metrics"]
-        found |= {"errors": of_text["errors"], "kl_histogram": of_text["kl_histogram"]}
-    return found
+    if measured.scores is None:
+        return ModelFigures(figures, None)
+    figures |= fidelity.figures(measured.scores)
+    return ModelFigures(figures, fidelity.kl_histogram(measured.scores))
 
 
-def entry(
-    label: str,
-    facts: dict[str, Any],
-    measured: Measured,
-    found: dict[str, Any],
-    limits: list[Gate],
-    of_reference: Metrics,
-    of_champion: Metrics | None,
-) -> dict[str, Any]:
-    """What evaluation.json has of one model.
+def reference_figures(
+    questions: Sequence[Question], reference: Reference, measured: Iterable[Measured]
+) -> dict[str, Figure]:
+    """Return the accuracy of the reference's answers, and its perplexity if the tokens of any model were scored."""
+    right = [not question.mistake(answer) for question, answer in zip(questions, reference.answers, strict=True)]
+    nll = next((model.scores[:, fidelity.REFERENCE_NLL] for model in measured if model.scores is not None), None)
+    if nll is None:
+        return {"accuracy": _share(right), "perplexity": Figure(value=None)}
+    ends = interval(nll, lambda samples, axis: np.exp(samples.mean(axis)))
+    return {"accuracy": _share(right), "perplexity": Figure(value=float(np.exp(nll.mean())), interval=ends)}
 
-    Args:
-        facts: `uri`, `model_id`, `version`, `given`, `incumbent`, `evaluation_run`.
-        found: of `figures`.
-        of_champion: the present champion's metrics; None where there is no champion.
+
+def mistakes(measured: Measured, questions: Sequence[Question]) -> list[str]:
+    """Return why each answer is wrong, empty where it is right. A failure of the model is a wrong answer."""
+    answers = zip(questions, measured.answers, strict=True)
+    return [answer.error or question.mistake(answer.text) for question, answer in answers]
+
+
+def evidence(measured: Measured, questions: Sequence[Question]) -> Evidence:
+    """Return what a model can be compared with other models by."""
+    nll = None if measured.scores is None else measured.scores[:, fidelity.NLL]
+    right = tuple(not mistake for mistake in mistakes(measured, questions))
+    return Evidence(measured.samples.speed, right, nll)
+
+
+def pairs(evidence_by_label: Mapping[str, Evidence]) -> tuple[Pair, ...]:
+    """Compare every pair of models: answers by McNemar's test, decoding speed by Wilcoxon's."""
+    return tuple(
+        _pair(model, evidence_by_label[model], against, evidence_by_label[against])
+        for model, against in combinations(evidence_by_label, 2)
+    )
+
+
+def _pair(model: str, ours: Evidence, against: str, theirs: Evidence) -> Pair:
+    changes = [float(a) - float(b) for a, b in zip(ours.right, theirs.right, strict=True)]
+    answers, timing = mcnemar(ours.right, theirs.right), speed.compare(ours.speed, theirs.speed)
+    return Pair(
+        model=model,
+        against=against,
+        accuracy_difference=stats.fmean(changes),
+        accuracy_interval=interval(changes),
+        only_model_right=answers.only_model_right,
+        only_against_right=answers.only_against_right,
+        mcnemar_p=answers.p,
+        p_worse=answers.p_worse,
+        speed_ratio=timing.ratio,
+        speed_interval=timing.interval,
+        speed_p=timing.p,
+    )
+
+
+def notable_questions(
+    questions: Sequence[Question], reference: Reference, measured_by_label: Mapping[str, Measured]
+) -> tuple[NotableQuestion, ...]:
+    """Return the questions that are worth a look, at most ten.
+
+    First come those that most models got wrong; then those where most answers differ from the reference's.
     """
-    verdicts = [limit.judge(found["metrics"], of_reference, of_champion) for limit in limits]
-    return {
-        "model": label,
-        **facts,
-        "eos_off": measured.endless,
-        "missing": measured.missing,
-        **found,
-        "gates": verdicts,
-        "failed_gates": [gate["text"] for gate in verdicts if not gate["passed"]],
-        "samples": {
-            "load_s": measured.load_s,
-            "first_call_s": measured.first_call_s,
-            "speed": measured.speed,
-            "throughput": measured.throughput,
-        },
-    }
-
-
-def reference_figures(items: list[Item], reference: Reference, measured: list[Measured]) -> dict[str, Any]:
-    """Metrics of the reference: accuracy of its answers, and perplexity, as every comparison with it has it."""
-    right = [not item.mistake(answer) for item, answer in zip(items, reference.answers, strict=True)]
-    metrics, intervals = {"accuracy": stats.fmean(right), "perplexity": None}, {}
-    intervals["accuracy"] = share_interval(sum(right), len(right))
-    base = next((m.fidelity[:, 0] for m in measured if m.fidelity is not None), None)
-    if base is not None:
-        import numpy as np
-
-        metrics["perplexity"] = float(np.exp(base.mean()))
-        intervals["perplexity"] = interval(base, lambda part, axis: np.exp(part.mean(axis)))
-    return {"metrics": metrics, "intervals": intervals}
-
-
-def mistakes(measured: Measured, items: list[Item]) -> list[str]:
-    """Why each answer is wrong, empty where it is right; a failure is a wrong answer."""
-    return [
-        answer.get("error") or item.mistake(answer["text"])
-        for item, answer in zip(items, measured.answers, strict=True)
-    ]
-
-
-def evidence(measured: Measured, items: list[Item]) -> dict[str, Any]:
-    """What promotion.compare needs of a model."""
-    nll = None if measured.fidelity is None else measured.fidelity[:, 1]
-    return {"speed": measured.speed, "right": [not mistake for mistake in mistakes(measured, items)], "nll": nll}
-
-
-def comparisons(evidence_of: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every pair of models: answers by McNemar's test, decoding speed by Wilcoxon's."""
-    found = []
-    for model, against in combinations(evidence_of, 2):
-        own, other = evidence_of[model], evidence_of[against]
-        change: list[float] = [float(a) - float(b) for a, b in zip(own["right"], other["right"], strict=True)]
-        span: Interval | None = interval(change)
-        found.append(
-            {
-                "model": model,
-                "against": against,
-                "accuracy_difference": stats.fmean(change),
-                "accuracy_interval": span,
-                **mcnemar(own["right"], other["right"]),
-                **speed.compare(own["speed"], other["speed"]),
-            }
-        )
-    return found
-
-
-def worst(items: list[Item], reference: Reference, measured: dict[str, Measured]) -> list[dict[str, Any]]:
-    """The answers to look at: those that most models got wrong, then those that differ most from the reference's."""
-    why = {label: mistakes(one, items) for label, one in measured.items()}
+    reasons = {label: mistakes(measured, questions) for label, measured in measured_by_label.items()}
 
     def badness(index: int) -> tuple[int, int]:
-        wrong = sum(bool(found[index]) for found in why.values())
-        own = reference.answers[index].strip()
-        return wrong, sum(one.answers[index]["text"].strip() != own for one in measured.values())
+        expected = reference.answers[index].strip()
+        wrong = sum(bool(mistakes_of_model[index]) for mistakes_of_model in reasons.values())
+        return wrong, sum(m.answers[index].text.strip() != expected for m in measured_by_label.values())
 
-    order = sorted(range(len(items)), key=badness, reverse=True)
-    return [
-        {
-            "question": items[index].question,
-            "expected": items[index].expected_text,
-            "kind": items[index].kind,
-            "reference": reference.answers[index],
-            "answers": {
-                label: {
-                    "text": one.answers[index]["text"],
-                    "right": not why[label][index],
-                    "why": why[label][index],
-                }
-                for label, one in measured.items()
-            },
+    def notable(index: int) -> NotableQuestion:
+        question = questions[index]
+        answers = {
+            label: JudgedAnswer(
+                text=measured.answers[index].text, right=not reasons[label][index], mistake=reasons[label][index]
+            )
+            for label, measured in measured_by_label.items()
         }
-        for index in order[:_WORST]
-        if any(badness(index))
-    ]
+        return NotableQuestion(
+            question=question.text,
+            expected=question.expected_text,
+            kind=question.kind,
+            reference_answer=reference.answers[index],
+            answers=answers,
+        )
+
+    worst = sorted(range(len(questions)), key=badness, reverse=True)[:_NOTABLE]
+    return tuple(notable(index) for index in worst if any(badness(index)))
+
+
+def _share(values: Sequence[bool]) -> Figure:
+    return Figure(value=stats.fmean(values), interval=share_interval(sum(values), len(values)))

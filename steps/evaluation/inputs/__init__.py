@@ -1,1 +1,1 @@
-"""What an evaluation reads: questions, text, prompts, effort."""
+"""What an evaluation reads: questions, a text to score, prompts to time, and how much to measure."""

@@ -1,22 +1,23 @@
-"""How much is measured: a named choice, so that a profile of a small model need not wait for what a large one needs."""
+"""How much an evaluation measures: three named choices, so that a small model does not wait as long as a large one."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Effort:
     """What one evaluation measures of each model."""
 
-    questions: int  # at most, of the evaluation set
-    tokens: int  # at most, predicted of the text for the fidelity
-    prompt_lengths: tuple[int, ...]  # tokens
+    least_repetitions: ClassVar[int] = 5  # done even when `seconds` are over
+
+    questions: int  # of the evaluation set, at most
+    tokens: int  # of the scored text that are predicted, at most
+    prompt_lengths: tuple[int, ...]  # tokens of the timed prompts
     new_tokens: int  # of each timed answer
     repetitions: int  # of each prompt length, in turn with the other models
-    seconds: float  # after which no further repetition begins, if at least 5 are done
-    concurrency: tuple[int, ...] = (1, 4, 8)
-    requests: int = 8  # at each concurrency
-
-    least_repetitions = 5
+    seconds: float  # no further repetition starts after them
+    clients: tuple[int, ...] = (1, 4, 8)  # that send requests at the same time
+    requests: int = 8  # for each number of clients
 
 
 EFFORTS = {

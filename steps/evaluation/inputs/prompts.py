@@ -1,73 +1,62 @@
-"""What a checkpoint's tokenizer makes of a text: windows for the fidelity, prompts of given lengths for the speed."""
+"""Prompts of given lengths to time models with, made by the tokenizer of the checkpoint."""
 
 from typing import Any
 
 from steps.common.errors import StepError
-from steps.evaluation.measure.fidelity import Window, text_windows
+from steps.evaluation.inputs.reading import Messages
+from steps.evaluation.inputs.scored_text import TextContent
 
-Messages = list[dict[str, str]]
-_TRIES = 8
+_TRIES = 8  # to meet a length
 
 
-def make_windows(tokenizer: Any, text: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Windows of tokens, of which about `count` are predicted, or as many as the text has.
+def make_prompts(tokenizer: Any, text: TextContent, lengths: list[int], count: int) -> list[list[Messages]]:
+    """Return `count` prompts for each length: conversations of one message, made of the words of the text.
 
-    Of a conversation the answer is predicted, and not what the template puts after it.
+    No two prompts begin alike, so that a model cannot answer one from the KV cache of another.
 
     Args:
         tokenizer: of transformers.
-        text: texts.Text as a dict.
-    """
-    windows = []
-    documents, conversations = text["documents"], text["conversations"]
-    for document in documents:
-        tokens = tokenizer(document, verbose=False)["input_ids"]
-        windows += text_windows(tokens, max(1, count // len(documents)))
-    step = max(1, len(conversations) * 5 // count)  # an answer has some tokens
-    predicted = sum(len(window.targets) for window in windows)
-    for conversation in conversations[::step]:
-        if predicted >= count:
-            break
-        asked = tokenizer.apply_chat_template(conversation["messages"], add_generation_prompt=True)
-        answer = tokenizer(conversation["answer"], add_special_tokens=False)["input_ids"]
-        if answer:
-            windows.append(Window(asked + answer, len(asked) - 1))
-            predicted += len(answer)
-    return [{"tokens": window.tokens, "first": window.first} for window in windows]
-
-
-def make_prompts(tokenizer: Any, text: dict[str, Any], lengths: list[int], each: int) -> list[list[Messages]]:
-    """For each length, so many conversations of one message whose prompts have that many tokens, as near as they can.
-
-    The words are the text's; no two prompts begin alike, so that none can be taken from what a model keeps.
+        lengths: tokens of a prompt with its chat template. A prompt comes as near to its length as it can.
 
     Raises:
         StepError: the chat template alone is longer than a length.
     """
-    said = [f"{talk['messages'][-1]['content']} {talk['answer']}" for talk in text["conversations"]]
-    words = "\n".join(text["documents"] or said)
-    source = tokenizer(words[: 40 * max(lengths)], add_special_tokens=False, verbose=False)["input_ids"]
-    source = source * (1 + 2 * max(lengths) // len(source))
-
-    def prompt(number: int, body: int) -> tuple[Messages, int]:
-        content = f"{number}. {tokenizer.decode(source[number % 7 : number % 7 + body])}"
-        messages = [{"role": "user", "content": content}]
-        return messages, len(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
-
-    made, number = [], 0
-    for length in lengths:
-        if prompt(number, 0)[1] > length:
+    maker = _PromptMaker(tokenizer, text, max(lengths))
+    for index, length in enumerate(lengths):
+        if maker.prompt(index * count, 0)[1] > length:
             raise StepError(f"a prompt of {length} tokens is shorter than the chat template")
-        made.append([])
-        for _ in range(each):
-            number += 1
-            body, best = length, None
-            for _ in range(_TRIES):
-                messages, count = prompt(number, body)
-                if best is None or abs(count - length) < abs(best[1] - length):
-                    best = messages, count
-                if count == length:
-                    break
-                body = max(0, body + length - count)
-            made[-1].append(best[0])
-    return made
+    return [
+        [maker.prompt_of_length(index * count + number, length) for number in range(1, count + 1)]
+        for index, length in enumerate(lengths)
+    ]
+
+
+class _PromptMaker:
+    """The tokens that prompts are cut from."""
+
+    def __init__(self, tokenizer: Any, text: TextContent, longest: int) -> None:
+        self._tokenizer = tokenizer
+        talk = [f"{one.messages[-1]['content']} {one.answer}" for one in text.conversations]
+        words = "\n".join(text.documents or talk)
+        tokens = tokenizer(words[: 40 * longest], add_special_tokens=False, verbose=False)["input_ids"]
+        self._tokens = tokens * (1 + 2 * longest // len(tokens))
+
+    def prompt(self, number: int, body: int) -> tuple[Messages, int]:
+        """Return a prompt that begins with its number and goes on with `body` tokens, and its length in tokens."""
+        start = number % 7
+        content = f"{number}. {self._tokenizer.decode(self._tokens[start : start + body])}"
+        messages = [{"role": "user", "content": content}]
+        return messages, len(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+    def prompt_of_length(self, number: int, length: int) -> Messages:
+        """Return the prompt of a number that is nearest to a length."""
+        body = length
+        tries: list[tuple[int, Messages]] = []  # distance, prompt
+        for _ in range(_TRIES):
+            # Decoded tokens are other tokens when they are encoded again: correct by the difference.
+            messages, tokens = self.prompt(number, body)
+            tries.append((abs(tokens - length), messages))
+            if tokens == length:
+                break
+            body = max(0, body + length - tokens)
+        return min(tries, key=lambda pair: pair[0])[1]

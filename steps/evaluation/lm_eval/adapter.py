@@ -104,7 +104,7 @@ class LoggedModelTasks:
                 f"model is {self.model_uri!r}, which takes no chat messages: a task that generates text needs one that "
                 "was wrapped with task=llm/v1/chat"
             )
-        return LoggedModel(str(self._folder), endless=False)
+        return LoggedModel(str(self._folder), ignore_eos=False)
 
     @property
     def eot_token_id(self) -> int:

@@ -1,74 +1,46 @@
-"""Fidelity: how far a model's distributions are from the reference's, token by token, on the same text.
+"""Fidelity: how far the distributions of a model are from the reference's, token by token, on the same text.
 
 The definitions are those of llama.cpp's perplexity tool (tools/perplexity/README.md and perplexity.cpp,
-https://github.com/ggml-org/llama.cpp): teacher-forced, in nats, with the standard errors that take tokens for
-independent. As there, a window's first half is context only.
+https://github.com/ggml-org/llama.cpp). Every token is predicted from the tokens of the text before it
+(teacher-forced). Values are in nats. Standard errors treat the tokens as independent.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from steps.evaluation.results import Figure, Histogram
 from steps.evaluation.statistics import bootstrap, standard_error
 
-WINDOW = 512
+# The columns of token scores, an array [tokens, 4].
+REFERENCE_NLL = 0  # negative log likelihood under the reference
+NLL = 1  # negative log likelihood under the model
+KL = 2  # KL divergence of the model from the reference
+SAME_TOP = 3  # 1 where the two find the same token most likely, else 0
+
 _CELLS = 1 << 21  # logits that are worked on at a time: 16 MB of float64
 _EDGES = np.logspace(-8, 2, 41)  # nats, of the histogram
+_QUANTILE_RESAMPLES = 200
 
 
-@dataclass(frozen=True)
-class Window:
-    """Tokens, of which those after position `first` are predicted and counted."""
-
-    tokens: list[int]
-    first: int
-
-    @property
-    def targets(self) -> list[int]:
-        """The tokens that are predicted."""
-        return self.tokens[self.first + 1 :]
-
-
-def text_windows(tokens: Sequence[int], count: int, size: int = WINDOW) -> list[Window]:
-    """Windows spread evenly over a text, enough for `count` predicted tokens or as many as it has.
-
-    Args:
-        size: of a window; half of it is predicted.
-    """
-    size = min(size, len(tokens))
-    if size < 2:
-        return []
-    wanted = max(1, -(-count // (size - size // 2)))
-    most = max(1, len(tokens) // size)
-    number = min(wanted, most)
-    starts = np.linspace(0, len(tokens) - size, number).astype(int)
-    return [Window([int(token) for token in tokens[start : start + size]], size // 2 - 1) for start in starts]
-
-
-def token_figures(reference: np.ndarray, logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
-    """What is kept of each predicted token.
+def score_tokens(reference: np.ndarray, logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """Return the scores of predicted tokens, float64 [tokens, 4]; the columns are named above.
 
     Args:
         reference, logits: [tokens, vocabulary].
         targets: the tokens that come next in the text.
-
-    Returns:
-        float64 [tokens, 4]: negative log likelihood under the reference and under the model; KL divergence of the
-        model from the reference; 1 where both find the same token most likely.
     """
-    found = np.empty((len(targets), 4))
+    scores = np.empty((len(targets), 4))
     rows = max(1, _CELLS // reference.shape[-1])
     for start in range(0, len(targets), rows):
         part = slice(start, min(start + rows, len(targets)))
-        expected, actual = _log_softmax(reference[part]), _log_softmax(logits[part])
-        place = np.arange(expected.shape[0]), np.asarray(targets[part])
-        found[part, 0], found[part, 1] = -expected[place], -actual[place]
-        found[part, 3] = expected.argmax(-1) == actual.argmax(-1)
-        actual -= expected  # log q - log p
-        found[part, 2] = -(np.exp(expected) * actual).sum(-1)
-    return found
+        log_p, log_q = _log_softmax(reference[part]), _log_softmax(logits[part])
+        cells = np.arange(log_p.shape[0]), np.asarray(targets[part])
+        scores[part, REFERENCE_NLL], scores[part, NLL] = -log_p[cells], -log_q[cells]
+        scores[part, SAME_TOP] = log_p.argmax(-1) == log_q.argmax(-1)
+        log_q -= log_p  # in place, since vocabularies are large
+        scores[part, KL] = -(np.exp(log_p) * log_q).sum(-1)
+    return scores
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -77,64 +49,66 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def compare(reference: np.ndarray, blocks: Iterator[np.ndarray], targets: Sequence[int]) -> np.ndarray:
-    """token_figures of a stream of logits against the reference's, which may be mapped from a file.
+def score_stream(reference: np.ndarray, blocks: Iterator[np.ndarray], targets: Sequence[int]) -> np.ndarray:
+    """Return the scores of a stream of logits, float64 [tokens, 4].
+
+    Args:
+        reference: [tokens, vocabulary]; may be mapped from a file.
+        blocks: the model's logits, some tokens at a time.
 
     Raises:
-        ValueError: the two have other vocabularies, or the stream another number of tokens.
+        ValueError: the two vocabularies differ in size, or the stream has another number of tokens.
     """
-    found, done = [], 0
+    scores, done = [], 0
     for block in blocks:
         if block.shape[-1] != reference.shape[-1]:
-            raise ValueError(f"a vocabulary of {block.shape[-1]}, and the reference one of {reference.shape[-1]}")
+            raise ValueError(f"a vocabulary of {block.shape[-1]} tokens; the reference has {reference.shape[-1]}")
         end = done + len(block)
-        found.append(token_figures(reference[done:end], block, targets[done:end]))
+        scores.append(score_tokens(reference[done:end], block, targets[done:end]))
         done = end
     if done != len(targets):
         raise ValueError(f"logits of {done} tokens instead of {len(targets)}")
-    return np.concatenate(found) if found else np.empty((0, 4))
+    return np.concatenate(scores) if scores else np.empty((0, 4))
 
 
-def summary(figures: np.ndarray) -> dict[str, Any]:
-    """The figures of a text.
+def figures(scores: np.ndarray) -> dict[str, Figure]:
+    """Return the figures of a text, with standard errors.
 
-    perplexity: exp of the mean negative log likelihood (nll). ln_perplexity_ratio: mean of nll - the reference's nll.
-    kl_*: KL divergence in nats. same_top: share of tokens where both find the same one most likely. rms_dp: root mean
-    square of the change of the next token's probability.
+    perplexity: exp of the mean negative log likelihood (nll). ln_perplexity_ratio: mean of the nll minus the
+    reference's nll. kl_*: KL divergence. same_top: share of tokens where both find the same token most likely.
+    rms_dp: root mean square of the change of the next token's probability.
+
+    The errors of the median and of the 99% quantile are by bootstrap. The maximum has none: a bootstrap of a maximum
+    says nothing.
 
     Args:
-        figures: [tokens, 4] of token_figures.
-
-    Returns:
-        `metrics`; their standard `errors`, of the median and the 99% quantile by bootstrap, and none of the maximum,
-        whose bootstrap tells nothing; the `kl_histogram`.
+        scores: [tokens, 4] of score_tokens.
     """
-    base, nll, kl, same = figures.T
-    change = np.exp(-nll) - np.exp(-base)
-    rms, top = float(np.sqrt(np.mean(change**2))), float(same.mean())
-    perplexity, count = float(np.exp(nll.mean())), len(nll)
-    metrics = {
-        "perplexity": perplexity,
-        "ln_perplexity_ratio": float((nll - base).mean()),
-        "kl_mean": float(kl.mean()),
-        "kl_median": float(np.median(kl)),
-        "kl_99": float(np.quantile(kl, 0.99)),
-        "kl_max": float(kl.max()),
-        "same_top": top,
-        "rms_dp": rms,
-    }
-    errors = {
-        "perplexity": perplexity * standard_error(nll),
-        "ln_perplexity_ratio": standard_error(nll - base),
-        "kl_mean": standard_error(kl),
-        "kl_median": float(bootstrap(kl, np.median, 200).std()),
-        "kl_99": float(bootstrap(kl, lambda part, axis: np.quantile(part, 0.99, axis=axis), 200).std()),
-        "same_top": float(np.sqrt(top * (1 - top) / (count - 1))) if count > 1 else float("nan"),
-        "rms_dp": standard_error(change**2) / (2 * rms) if rms else 0.0,
-    }
-    counts, _ = np.histogram(np.clip(kl, _EDGES[0], _EDGES[-1]), _EDGES)
+    base, nll, kl, same = scores.T
+    squares = (np.exp(-nll) - np.exp(-base)) ** 2
+    rms, top, perplexity = float(np.sqrt(np.mean(squares))), float(same.mean()), float(np.exp(nll.mean()))
+    top_error = np.sqrt(top * (1 - top) / (len(nll) - 1)) if len(nll) > 1 else np.nan
     return {
-        "metrics": metrics,
-        "errors": errors,
-        "kl_histogram": {"edges": _EDGES.tolist(), "counts": counts.tolist()},
+        "perplexity": _figure(perplexity, perplexity * standard_error(nll)),
+        "ln_perplexity_ratio": _figure((nll - base).mean(), standard_error(nll - base)),
+        "kl_mean": _figure(kl.mean(), standard_error(kl)),
+        "kl_median": _figure(np.median(kl), bootstrap(kl, np.median, _QUANTILE_RESAMPLES).std()),
+        "kl_99": _figure(np.quantile(kl, 0.99), bootstrap(kl, _quantile_99, _QUANTILE_RESAMPLES).std()),
+        "kl_max": Figure(value=float(kl.max())),
+        "same_top": _figure(top, top_error),
+        "rms_dp": _figure(rms, standard_error(squares) / (2 * rms) if rms else 0.0),
     }
+
+
+def kl_histogram(scores: np.ndarray) -> Histogram:
+    """Return the histogram of the KL divergences; those outside its edges are counted in its first and last bin."""
+    counts, _ = np.histogram(np.clip(scores[:, KL], _EDGES[0], _EDGES[-1]), _EDGES)
+    return Histogram(edges=tuple(_EDGES.tolist()), counts=tuple(counts.tolist()))
+
+
+def _figure(value: float, error: float) -> Figure:
+    return Figure(value=float(value), standard_error=float(error) if np.isfinite(error) else None)
+
+
+def _quantile_99(samples: np.ndarray, axis: int) -> np.ndarray:
+    return np.quantile(samples, 0.99, axis=axis)

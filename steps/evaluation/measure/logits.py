@@ -20,7 +20,7 @@ class TokenLogits(Protocol):
     """A loaded model."""
 
     vocabulary: int
-    read_per_token: int  # bytes of the weights that a decode step reads: all but the rows of the embedding
+    bytes_read_per_token: int  # bytes of the weights that a decode step reads: all but the rows of the embedding
 
     def blocks(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
         """The logits after the tokens from position `first` to the last but one, float32 [tokens, vocabulary] each."""
@@ -44,21 +44,21 @@ class OnnxLogits:
     """A converted folder, by the graph that its model runs."""
 
     def __init__(self, folder: Path) -> None:
-        from steps.chat.runtime.session import open_graph
+        from steps.chat.runtime.session import open_session
 
-        self._rows = open_graph(folder, usable_cpus(), "cpu", 1)
-        self.vocabulary = self._rows.vocabulary
-        self.read_per_token = _read_per_token(folder)
+        self._rows = open_session(folder, usable_cpus(), "cpu", 1)
+        self.vocabulary = self._rows.graph.vocab_size
+        self.bytes_read_per_token = _bytes_read_per_token(folder)
 
     def blocks(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
         """See TokenLogits."""
         past = 0
-        if first and self._rows.chooses_logits:
-            self._rows.extend(0, tokens[:first], 0, 0)
+        if first and self._rows.graph.selects_logits:
+            self._rows.prefill(0, tokens[:first], 0, 0)
             past = first
         while past < len(tokens) - 1:
             part = tokens[past : min(past + _BLOCK, len(tokens) - 1)]
-            found = self._rows.extend(0, part, past, 0, logits=len(part))
+            found = self._rows.prefill(0, part, past, 0, logits=len(part))
             past += len(part)
             if past > first:
                 yield found[-(past - first) :]
@@ -76,7 +76,7 @@ class TorchLogits:
         self.vocabulary = self._model.config.vocab_size
         embedding, head = self._model.get_input_embeddings().weight, self._model.get_output_embeddings().weight
         size = sum(weight.nbytes for weight in self._model.parameters())
-        self.read_per_token = size - (0 if embedding is head else embedding.nbytes)
+        self.bytes_read_per_token = size - (0 if embedding is head else embedding.nbytes)
         if exact:
             _compute_in_float32(self._model)
 
@@ -119,7 +119,7 @@ def _compute_in_float32(model: Any) -> None:
     body.embed_tokens.register_forward_hook(lambda module, inputs, output: output.float())
 
 
-def _read_per_token(folder: Path) -> int:
+def _bytes_read_per_token(folder: Path) -> int:
     import onnx_ir
 
     graph = next(folder.glob("*.onnx"))

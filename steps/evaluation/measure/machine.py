@@ -1,33 +1,37 @@
-"""What a figure of speed means nothing without."""
+"""Record the machine and the package versions that a speed figure depends on."""
 
 import platform
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from steps.chat.runtime.cpus import usable_cpus
+from steps.evaluation.results import Machine
 
-_READ = 1 << 29  # bytes, more than any cache holds
+_READ_BYTES = 1 << 29  # more than any cache holds
 
 
-def environment(packages: dict[str, str]) -> dict[str, Any]:
-    """The machine and the versions; `memory_bandwidth_gb_s` as measured now."""
-    return {
-        "cpu": _cpu_model(),
-        "usable_cpus": usable_cpus(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": packages,
-        "memory_bandwidth_gb_s": memory_bandwidth() / 1e9,
-    }
+def describe_machine(packages: dict[str, str]) -> Machine:
+    """Return a description of this machine. Its memory bandwidth is measured, which takes about a second.
+
+    Args:
+        packages: the version of each package that speed depends on.
+    """
+    return Machine(
+        cpu=_cpu_model(),
+        usable_cpus=usable_cpus(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        packages=packages,
+        memory_bandwidth_gb_s=memory_bandwidth() / 1e9,
+    )
 
 
 def memory_bandwidth() -> float:
-    """Bytes a second that as many threads as there are usable CPUs read of memory; the median of five."""
-    parts = np.array_split(np.ones(_READ // 8), usable_cpus())
+    """Return the bytes a second that one thread for each usable CPU reads from memory; the median of five runs."""
+    parts = np.array_split(np.ones(_READ_BYTES // 8), usable_cpus())
     rates = []
     for _ in range(5):
         threads = [threading.Thread(target=np.sum, args=(part,)) for part in parts]
@@ -36,7 +40,7 @@ def memory_bandwidth() -> float:
             thread.start()
         for thread in threads:
             thread.join()
-        rates.append(_READ / (time.perf_counter() - start))
+        rates.append(_READ_BYTES / (time.perf_counter() - start))
     return float(np.median(rates))
 
 

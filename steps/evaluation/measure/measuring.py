@@ -1,126 +1,115 @@
-"""Measure the reference and the models, each in a process of its own: answers, speed, memory, fidelity."""
+"""Measure the reference and the models: answers, speed, memory, fidelity.
 
-import dataclasses
-from collections.abc import Callable, Iterable
+Invariant: each model lives in a process of its own, with the weights of at most one of the reference and the models in
+memory while answers or logits are made. Only while speed is timed are all models loaded, if they fit into memory
+together. Then each repetition times them in turn, so that a slow minute of a shared machine slows all of them alike,
+and two models are compared within a repetition.
+
+                 time ->
+    reference    answers | logits to disk |
+    model A      fetch ...................| load, time      | unload | load, answer | score | end
+    model B      fetch ...................| load,      time | unload | (waits) .............| load, answer | score | end
+                                            A B A B A B in turn        one model at a time
+
+Models are timed with EOS ignored (ignore_eos), so that all timed answers have the same length. For the questions they
+are loaded again as they were logged. Peak memory is read in between, before the score adds its logits to it.
+A model that fails stops the evaluation, unless it is optional: the present champion, added only for comparison.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self, TypeVar
 
 import numpy as np
 
 from steps.common.disk import need_space
 from steps.common.errors import StepError
 from steps.evaluation.inputs.effort import Effort
-from steps.evaluation.inputs.evalset import Item
-from steps.evaluation.inputs.prompts import Messages
-from steps.evaluation.inputs.scored_text import Text
+from steps.evaluation.inputs.question import Question
+from steps.evaluation.inputs.reading import Messages
+from steps.evaluation.inputs.scored_text import TextContent
 from steps.evaluation.measure import speed
-from steps.evaluation.measure.model_process import ModelProcess
+from steps.evaluation.measure.measured import Measured, Measurements, Reference
+from steps.evaluation.measure.model_process import Answer, ModelProcess
+from steps.evaluation.results import Samples
 
-MAX_TOKENS = 128
-_MEMORY_SHARE = 0.6  # of the free memory that the models' files may have together, to be loaded at the same time
+MAX_TOKENS = 128  # of an answer to a question
+_MEMORY_SHARE = 0.6  # of the free memory that the files of all models may fill for the models to be loaded together
+_LOGIT_BYTES = 4
 
-Answer = dict[str, Any]  # of worker.Worker.answer
 Ask = Callable[[Messages], Answer]
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What PyTorch makes of the checkpoint, and what its tokenizer makes of the text."""
-
-    answers: list[str]
-    windows: list[dict[str, Any]]
-    prompts: list[list[Messages]]
-    logits: Path
-    vocabulary: int
-
-    @property
-    def targets(self) -> int:
-        """Predicted tokens."""
-        return sum(len(window["tokens"]) - window["first"] - 1 for window in self.windows)
-
-
-@dataclass
-class Measured:
-    """The raw samples of one model; seconds and bytes."""
-
-    endless: bool = False  # whether its answers could be made to go on past their end while it was timed
-    size_bytes: int = 0
-    load_s: float = 0.0
-    first_call_s: float = 0.0
-    peak_rss_bytes: int = 0
-    speed: list[dict[str, Any]] = field(default_factory=list)
-    throughput: list[dict[str, Any]] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    fidelity: np.ndarray | None = None  # see fidelity.token_figures
-    missing: str | None = None  # why there is none
-    read_per_token: int | None = None
-
-
-def rounds(effort: Effort, items: int, models: int) -> int:
-    """About how often measuring calls `progress`."""
-    return items * (1 + models) + speed.steps(effort, models)
+def progress_calls(effort: Effort, questions: int, models: int) -> int:
+    """Return about how often measuring calls `progress`."""
+    return questions * (1 + models) + speed.progress_calls(effort, models)
 
 
 def measure_reference(
-    folder: Path, items: list[Item], text: Text, effort: Effort, scratch: Path, progress: Callable[[], object]
+    checkpoint: Path,
+    questions: Sequence[Question],
+    text: TextContent,
+    effort: Effort,
+    scratch: Path,
+    progress: Callable[[], object],
 ) -> Reference:
-    """Answers in the checkpoint's own type; logits in float32, on disk, since no two models are to be loaded at once.
+    """Measure the checkpoint in PyTorch: answers in the data type of its weights; logits in float32, on disk.
 
     Raises:
-        StepError: it can't be loaded; the disk has no room for the logits.
+        StepError: the checkpoint cannot be loaded or answers nothing, or the disk has no room for the logits.
     """
+    logits = scratch / "reference-logits"
     with ModelProcess("the reference", scratch) as process:
-        process.call("load_checkpoint", folder=str(folder))
-        made = process.call(
-            "prepare",
-            text=dataclasses.asdict(text),
-            tokens=effort.tokens,
-            lengths=effort.prompt_lengths,
-            room=effort.new_tokens,
-            each=speed.prompts_needed(effort),
-        )
+        process.load_checkpoint(checkpoint)
+        prompts = speed.prompts_needed(effort)
+        prepared = process.prepare(text, effort.tokens, effort.prompt_lengths, effort.new_tokens, prompts)
         answers = []
-        for item in items:
-            answers.append(process.call("answer", messages=item.messages, max_tokens=MAX_TOKENS))
+        for question in questions:
+            answers.append(process.answer(question.messages, MAX_TOKENS))
             progress()
-        if failed := next((answer["error"] for answer in answers if "error" in answer), None):
-            raise StepError(f"the reference could not be evaluated: {failed}")
-        logits = scratch / "reference-logits"
-        reference = Reference([a["text"] for a in answers], made["windows"], made["prompts"], logits, 0)
-        need_space("the reference's logits", [(scratch, 4 * reference.targets * made["vocabulary"])])
-        vocabulary = process.call("write_logits", progress, windows=reference.windows, out=str(logits))
-    return dataclasses.replace(reference, vocabulary=vocabulary)
+        if error := next((answer.error for answer in answers if answer.error), None):
+            raise StepError(f"the reference could not be evaluated: {error}")
+        texts = [answer.text for answer in answers]
+        reference = Reference(texts, prepared.windows, prepared.prompts, logits, prepared.vocabulary)
+        size = _LOGIT_BYTES * reference.scored_tokens * reference.vocabulary
+        need_space("the reference's logits", [(scratch, size)])
+        process.write_logits(reference.windows, logits, progress)
+    return reference
 
 
 class Models:
-    """A process for each model, which finds the model, or downloads it, while something else is measured."""
+    """A process for each model. It finds or downloads its model while the reference is measured."""
 
-    def __init__(self, uris: dict[str, str], scratch: Path) -> None:
-        """
+    def __init__(self, uris: Mapping[str, str], optional: Collection[str], scratch: Path) -> None:
+        """Start the processes.
+
         Args:
-            uris: label -> URI.
+            uris: the URI of each model by label.
+            optional: labels of models whose failure does not fail the evaluation.
+            scratch: the folder for temporary files and for the token scores.
         """
-        with ExitStack() as stack:  # which ends those that have started if one does not
+        self.optional = optional
+        self.scratch = scratch
+        with ExitStack() as stack:  # ends the processes that have started if one does not
             self.processes = {label: stack.enter_context(ModelProcess(uri, scratch)) for label, uri in uris.items()}
             self._stack = stack.pop_all()
         pool = ThreadPoolExecutor(len(uris))
-        self._sizes = {
-            label: pool.submit(process.call, "fetch", uri=process.name) for label, process in self.processes.items()
-        }
+        self._sizes = {label: pool.submit(process.fetch, process.name) for label, process in self.processes.items()}
         pool.shutdown(wait=False)
 
     def size(self, label: str) -> int:
-        """Bytes of a model's files, when it is there.
+        """Wait until a model is there, and return the size of its files in bytes.
 
         Raises:
-            StepError: it could not be found.
+            StepError: the model could not be found.
         """
         return self._sizes[label].result()
 
-    def __enter__(self) -> "Models":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,106 +118,117 @@ class Models:
 
 def measure_models(
     models: Models,
-    optional: Iterable[str],
     reference: Reference,
     effort: Effort,
     ask: Callable[[str, Ask], list[Answer]],
-    scratch: Path,
     progress: Callable[[], object],
-) -> tuple[dict[str, Measured], dict[str, str], bool]:
-    """Measure every model.
+) -> Measurements:
+    """Measure every model. See the head of this file for the order.
 
     Args:
-        optional: labels of models whose failure is no failure of the evaluation.
-        ask: answers the evaluation set by a function that answers one conversation.
-
-    Returns:
-        By label what was measured, and why an optional model could not be; whether all were loaded at the same time
-        and timed in turn, for which they must fit into memory together.
+        ask: takes the label of a model and a function that answers one conversation; returns the answers to the
+            questions.
+        progress: called now and then, see progress_calls.
 
     Raises:
-        StepError: a model failed, or was killed.
+        StepError: a model that is not optional failed, or its process ended.
     """
-    found: dict[str, Measured] = {}
-    broken: dict[str, str] = {}
-    processes = models.processes
-    for label in processes:
+    measured: dict[str, Measured] = {}
+    failures: dict[str, str] = {}
+    sizes = _for_each(models, models.processes, models.size, failures)
+    interleaved = sum(sizes.values()) < _MEMORY_SHARE * _free_memory()
+    for group in [list(sizes)] if interleaved else [[label] for label in sizes]:
+        starts = _for_each(models, group, lambda label: _start(models.processes[label], reference), failures)
+        processes = {label: models.processes[label] for label in starts}
+        timed = speed.time_models(processes, reference.prompts, effort, progress)
+        peaks = {label: process.peak_memory() for label, process in processes.items()}
+        for process in processes.values():
+            process.unload()  # from here on one model is loaded at a time
+        for label, process in processes.items():
+            answers = _answers(process, label, ask)
+            scores = _scores(process, reference, models.scratch / f"{label}.npy", progress)
+            process.close()
+            measured[label] = Measured(
+                size_bytes=sizes[label],
+                ignores_eos=starts[label].ignores_eos,
+                peak_rss_bytes=peaks[label],
+                samples=Samples(
+                    load_s=starts[label].load_s,
+                    first_call_s=starts[label].first_call_s,
+                    speed=timed[label].speed,
+                    throughput=timed[label].throughput,
+                ),
+                answers=answers,
+                scores=scores.scores,
+                no_fidelity_reason=scores.reason,
+                bytes_read_per_token=scores.bytes_read_per_token,
+            )
+    return Measurements(measured, failures, interleaved)
+
+
+def _for_each(
+    models: Models, labels: Iterable[str], do: Callable[[str], _T], failures: dict[str, str]
+) -> dict[str, _T]:
+    """Return the result of each model, and add why an optional model has none to the failures.
+
+    Raises:
+        StepError: a model that is not optional failed.
+    """
+    results = {}
+    for label in labels:
         try:
-            found[label] = Measured(size_bytes=models.size(label))
+            results[label] = do(label)
         except StepError as error:
-            if label not in optional:
+            if label not in models.optional:
                 raise
-            broken[label] = str(error)
-    together = sum(measured.size_bytes for measured in found.values()) < _MEMORY_SHARE * _free_memory()
-    for group in [list(found)] if together else [[label] for label in found]:
-        loaded = [label for label in group if _load(processes[label], found[label], reference, label, optional, broken)]
-        timed = speed.measure({label: processes[label] for label in loaded}, reference.prompts, effort, progress)
-        for label in loaded:
-            found[label].speed, found[label].throughput = timed[label]["speed"], timed[label]["throughput"]
-            found[label].peak_rss_bytes = processes[label].call("peak_memory")
-            processes[label].call("unload")  # from here on there is one at a time
-        for label in loaded:
-            _answer(processes[label], found[label], label, ask)
-            _read(processes[label], found[label], reference, scratch / f"{label}.npy", progress)
-            processes[label].close()
-    return {label: measured for label, measured in found.items() if label not in broken}, broken, together
+            failures[label] = str(error)
+    return results
 
 
-def _load(
-    process: ModelProcess,
-    measured: Measured,
-    reference: Reference,
-    label: str,
-    optional: Iterable[str],
-    broken: dict[str, str],
-) -> bool:
-    """Load a model and ask it once; whether it could be."""
-    try:
-        loaded = process.call("load", endless=True)
-        measured.load_s, measured.endless = loaded["load_s"], loaded["endless"]
-        first = process.call("answer", messages=reference.prompts[0][0], max_tokens=2)
-        if "error" in first:
-            raise StepError(f"{process.name} could not be evaluated: {first['error']}")
-    except StepError as error:
-        if label not in optional:
-            raise
-        broken[label] = str(error)
-        return False
-    measured.first_call_s = first["seconds"]
-    return True
+@dataclass(frozen=True)
+class _Start:
+    load_s: float
+    ignores_eos: bool
+    first_call_s: float
 
 
-def _answer(process: ModelProcess, measured: Measured, label: str, ask: Callable[[str, Ask], list[Answer]]) -> None:
-    """The evaluation set, by the model as it was logged."""
-    process.call("load", endless=False)
-    measured.answers = ask(label, lambda messages: process.call("answer", messages=messages, max_tokens=MAX_TOKENS))
-    errors = [answer["error"] for answer in measured.answers if "error" in answer]
-    if errors and len(errors) == len(measured.answers):
+def _start(process: ModelProcess, reference: Reference) -> _Start:
+    """Load a model to time it, and ask it once."""
+    loaded = process.load(ignore_eos=True)
+    first = process.answer(reference.prompts[0][0], max_tokens=2)
+    if first.error:
+        raise StepError(f"{process.name} could not be evaluated: {first.error}")
+    return _Start(loaded.load_s, loaded.ignores_eos, first.seconds)
+
+
+def _answers(process: ModelProcess, label: str, ask: Callable[[str, Ask], list[Answer]]) -> list[Answer]:
+    """Return the answers to the questions, by the model as it was logged."""
+    process.load(ignore_eos=False)
+    answers = ask(label, lambda messages: process.answer(messages, MAX_TOKENS))
+    errors = [answer.error for answer in answers if answer.error]
+    if errors and len(errors) == len(answers):
         raise StepError(f"{process.name} could not be evaluated: it fails at every question: {errors[0]}")
+    return answers
 
 
-def _read(
-    process: ModelProcess, measured: Measured, reference: Reference, out: Path, progress: Callable[[], object]
-) -> None:
-    """The fidelity, where there is a way to the model's logits."""
+@dataclass(frozen=True)
+class _Scores:
+    scores: np.ndarray | None = None
+    reason: str | None = None
+    bytes_read_per_token: int | None = None
+
+
+def _scores(process: ModelProcess, reference: Reference, out: Path, progress: Callable[[], object]) -> _Scores:
+    """Return the token scores of a model, or why it has none."""
     if not reference.windows:
-        measured.missing = "the text has no two tokens"
-        return
+        return _Scores(reason="the text has no two tokens")
     try:
-        result = process.call(
-            "fidelity",
-            progress,
-            windows=reference.windows,
-            reference=str(reference.logits),
-            vocabulary=reference.vocabulary,
-            out=str(out),
-        )
+        logits = reference.logits, reference.vocabulary
+        scored = process.score(reference.windows, logits, out, progress)
     except StepError as error:  # the gates on fidelity then fail, and say that it could not be measured
-        measured.missing = str(error)
-        return
-    measured.missing, measured.read_per_token = result["missing"], result["read_per_token"]
-    if measured.missing is None:
-        measured.fidelity = np.load(out)
+        return _Scores(reason=str(error))
+    scores = np.load(out) if scored.reason is None else None
+    return _Scores(scores, scored.reason, scored.bytes_read_per_token)
 
 
 def _free_memory() -> int:

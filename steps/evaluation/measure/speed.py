@@ -1,147 +1,171 @@
-"""Speed: the models in turn, again and again, and the figures of the samples."""
+"""Speed: time the models in turn, compute figures from the samples, and compare two models."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from steps.evaluation.inputs.effort import Effort
-from steps.evaluation.inputs.prompts import Messages
+from steps.evaluation.inputs.reading import Messages
 from steps.evaluation.measure.model_process import ModelProcess
-from steps.evaluation.statistics import interval, paired_worse
+from steps.evaluation.results import Figure, SpeedSample, ThroughputSample
+from steps.evaluation.statistics import Interval, interval, paired_worse
 
-Sample = dict[str, Any]  # of worker.Worker.time, with its `rep`
-_FEWEST_DECODED = 8  # an answer of fewer tokens times requests, not decoding
+_FEWEST_TOKENS = 8  # a shorter answer times requests, not decoding
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The samples of one model."""
+
+    speed: tuple[SpeedSample, ...]
+    throughput: tuple[ThroughputSample, ...]
+
+
+@dataclass(frozen=True)
+class SpeedComparison:
+    """The decoding speed of a model against another model's; None where decoding could not be timed."""
+
+    ratio: float | None = None  # median of the repetitions; above 1 if the model is faster
+    interval: Interval | None = None
+    p: float | None = None  # one-sided: the probability of such samples, or slower ones, if the model is no slower
 
 
 def prompts_needed(effort: Effort) -> int:
-    """Prompts of each length that `measure` uses up: a known one, one to warm up, and new ones for everything else."""
-    return 2 + effort.repetitions + effort.requests * len(effort.concurrency)
+    """Return how many prompts of each length time_models needs: one to cache, one to warm up, and the unseen ones."""
+    return 2 + effort.repetitions + effort.requests * len(effort.clients)
 
 
-def measure(
-    processes: dict[str, ModelProcess],
-    prompts: list[list[Messages]],
+def progress_calls(effort: Effort, models: int) -> int:
+    """Return how often time_models calls `progress`, at most."""
+    return models * (effort.repetitions * len(effort.prompt_lengths) + len(effort.clients))
+
+
+def time_models(
+    processes: Mapping[str, ModelProcess],
+    prompts: Sequence[Sequence[Messages]],
     effort: Effort,
     progress: Callable[[], object],
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Time every model with every prompt length, all of them in each repetition; then how many requests each answers.
+) -> dict[str, Timed]:
+    """Time every model with every prompt length, and then the requests that each model answers.
 
     Args:
-        processes: loaded models, by any key.
-        prompts: of each of the effort's lengths, prompts_needed(effort) prompts.
-        progress: called for each request or so.
-
-    Returns:
-        Key -> `speed`, the samples, and `throughput`.
+        processes: loaded models by label.
+        prompts: prompts_needed(effort) prompts of each length.
+        progress: called after each sample.
     """
-    found: dict[str, dict[str, list]] = {key: {"speed": [], "throughput": []} for key in processes}
-    for process in processes.values():  # the first request of each length may set things up
-        for known, warm, *_ in prompts:
-            process.call("time", fresh=warm, known=known, tokens=2)
-    begin = time.monotonic()
-    for rep in range(effort.repetitions):
-        late = time.monotonic() - begin > effort.seconds
-        if late and rep >= effort.least_repetitions:
-            break
-        for known, _, *fresh in prompts:
-            for key, process in processes.items():
-                sample = process.call("time", fresh=fresh[rep], known=known, tokens=effort.new_tokens)
-                found[key]["speed"].append({"rep": rep, **sample})
-                progress()
-    for number, clients in enumerate(effort.concurrency):
-        first = 2 + effort.repetitions + number * effort.requests
-        for key, process in processes.items():
-            asked = prompts[0][first : first + effort.requests]
-            sample = process.call("throughput", prompts=asked, tokens=effort.new_tokens, concurrency=clients)
-            found[key]["throughput"].append(sample)
+    for process in processes.values():  # the first request of a length may set things up
+        for cached, warm_up, *_ in prompts:
+            process.time(0, unseen=warm_up, cached=cached, tokens=2)
+    speed = _time_in_turn(processes, prompts, effort, progress)
+    throughput: dict[str, list[ThroughputSample]] = {label: [] for label in processes}
+    for index, clients in enumerate(effort.clients):
+        first = 2 + effort.repetitions + index * effort.requests
+        unseen = prompts[0][first : first + effort.requests]
+        for label, process in processes.items():
+            throughput[label].append(process.throughput(unseen, effort.new_tokens, clients))
             progress()
+    return {label: Timed(tuple(speed[label]), tuple(throughput[label])) for label in processes}
+
+
+def _time_in_turn(
+    processes: Mapping[str, ModelProcess],
+    prompts: Sequence[Sequence[Messages]],
+    effort: Effort,
+    progress: Callable[[], object],
+) -> dict[str, list[SpeedSample]]:
+    """Time all models in each repetition, until the effort's repetitions are done or its seconds are over."""
+    samples: dict[str, list[SpeedSample]] = {label: [] for label in processes}
+    start = time.monotonic()
+    for repetition in range(effort.repetitions):
+        is_late = time.monotonic() - start > effort.seconds
+        if is_late and repetition >= effort.least_repetitions:
+            break
+        for cached, _, *unseen in prompts:
+            for label, process in processes.items():
+                samples[label].append(process.time(repetition, unseen[repetition], cached, effort.new_tokens))
+                progress()
+    return samples
+
+
+def tpot(sample: SpeedSample) -> float | None:
+    """Return the seconds of each output token after the first; None if the answer is too short or not counted."""
+    tokens, seconds = sample.new_tokens, sample.cached_answer_s - sample.cached_first_token_s
+    return seconds / (tokens - 1) if tokens and tokens >= _FEWEST_TOKENS and seconds > 0 else None
+
+
+def figures(speed: Sequence[SpeedSample], throughput: Sequence[ThroughputSample]) -> dict[str, Figure]:
+    """Return the figures of a model, with 95% intervals of medians; a value is None if the samples do not allow one.
+
+    All but requests_per_s are of the middle prompt length. ttft_ms: the time of an unseen prompt for one token.
+    tpot_ms: the time of a cached prompt's answer beyond its first token, over the tokens after the first.
+    prefill_tokens_per_s: prompt tokens over the time to the first token. decode_tokens_per_s: one over the tpot.
+    requests_per_s_N: with N clients.
+    """
+    chosen = _middle_length(speed)
+    first_token_s = [sample.first_token_s for sample in chosen]
+    token_s = [value for sample in chosen if (value := tpot(sample))]
+    prefill = [sample.prompt_tokens / sample.first_token_s for sample in chosen if sample.prompt_tokens]
+    found = {
+        "ttft_ms": Figure(
+            value=_quantile(first_token_s, 0.5, 1e3), interval=_interval([1e3 * s for s in first_token_s])
+        ),
+        "ttft_p95_ms": Figure(value=_quantile(first_token_s, 0.95, 1e3)),
+        "tpot_ms": Figure(value=_quantile(token_s, 0.5, 1e3)),
+        "tpot_p95_ms": Figure(value=_quantile(token_s, 0.95, 1e3)),
+        "prefill_tokens_per_s": Figure(value=_quantile(prefill, 0.5), interval=_interval(prefill)),
+        # One over the median, not the median of the rates, so that it agrees with the tpot.
+        "decode_tokens_per_s": Figure(
+            value=1 / statistics.median(token_s) if token_s else None, interval=_interval([1 / s for s in token_s])
+        ),
+    }
+    for sample in throughput:
+        rate = sample.requests / sample.seconds if not sample.failed else None
+        found[f"requests_per_s_{sample.clients}"] = Figure(value=rate)
     return found
 
 
-def steps(effort: Effort, models: int) -> int:
-    """How often `measure` calls `progress`, at most."""
-    return models * (effort.repetitions * len(effort.prompt_lengths) + len(effort.concurrency))
+def _quantile(values: list[float], share: float, scale: float = 1) -> float | None:
+    return scale * float(np.quantile(values, share)) if values else None
 
 
-def _by_length(samples: list[Sample]) -> Iterator[list[Sample]]:
-    """The samples of each prompt length: the n-th of every repetition."""
-    reps: dict[int, list[Sample]] = {}
-    for sample in samples:
-        reps.setdefault(sample["rep"], []).append(sample)
-    return (list(group) for group in zip(*reps.values(), strict=True))
+def _interval(values: list[float]) -> Interval | None:
+    return interval(values, np.median)
 
 
-def _typical(samples: list[Sample]) -> list[Sample]:
-    """Those of the middle prompt length, which the figures of a table are of."""
+def compare(model: Sequence[SpeedSample], against: Sequence[SpeedSample]) -> SpeedComparison:
+    """Compare two models' decoding by Wilcoxon's test of the samples of the same repetitions and prompt lengths.
+
+    Each repetition counts as one value, the geometric mean over its prompt lengths, so that the values are independent.
+    """
+    log_ratios = []
+    for ours, theirs in zip(_by_repetition(model), _by_repetition(against), strict=False):
+        pairs = [(tpot(a), tpot(b)) for a, b in zip(ours, theirs, strict=False)]
+        if logs := [np.log(b / a) for a, b in pairs if a and b]:
+            log_ratios.append(float(np.mean(logs)))
+    if len(log_ratios) < 2:
+        return SpeedComparison()
+    return SpeedComparison(
+        ratio=float(np.exp(np.median(log_ratios))),
+        interval=interval([float(np.exp(value)) for value in log_ratios], np.median),
+        p=paired_worse([-value for value in log_ratios]),
+    )
+
+
+def _middle_length(samples: Sequence[SpeedSample]) -> list[SpeedSample]:
     groups = list(_by_length(samples))
     return groups[len(groups) // 2] if groups else []
 
 
-def tpot(sample: Sample) -> float | None:
-    """Seconds per output token after the first; None where the answer is too short, or its tokens are not counted."""
-    count, seconds = sample["tokens"], sample["whole_s"] - sample["known_s"]
-    return seconds / (count - 1) if count and count >= _FEWEST_DECODED and seconds > 0 else None
+def _by_length(samples: Sequence[SpeedSample]) -> Iterator[list[SpeedSample]]:
+    """Yield the samples of each prompt length: the first of every repetition, then the second, and so on."""
+    repetitions: dict[int, list[SpeedSample]] = {}
+    for sample in samples:
+        repetitions.setdefault(sample.repetition, []).append(sample)
+    return (list(group) for group in zip(*repetitions.values(), strict=True))
 
 
-def figures(speed: list[Sample], throughput: list[dict[str, Any]]) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Metrics of the middle prompt length, and their intervals; None where the samples do not allow one.
-
-    ttft_ms: a request for one token, whose prompt begins as none before it, p50. tpot_ms: the time of an answer beyond
-    that of the same request for one token, over its tokens after the first, p50. prefill: prompt tokens over the time
-    to the first token. requests_per_s_N: of N clients.
-    """
-    chosen = _typical(speed)
-    ttft = [sample["ttft_s"] for sample in chosen]
-    decode = [value for sample in chosen if (value := tpot(sample))]
-    prefill = [sample["prompt_tokens"] / sample["ttft_s"] for sample in chosen if sample["prompt_tokens"]]
-
-    def quantile(values: list[float], share: float, scale: float = 1e3) -> float | None:
-        return scale * float(np.quantile(values, share)) if values else None
-
-    metrics = {
-        "ttft_ms": quantile(ttft, 0.5),
-        "ttft_p95_ms": quantile(ttft, 0.95),
-        "tpot_ms": quantile(decode, 0.5),
-        "tpot_p95_ms": quantile(decode, 0.95),
-        "prefill_tokens_per_s": quantile(prefill, 0.5, 1),
-        "decode_tokens_per_s": 1 / statistics.median(decode) if decode else None,
-    }
-    for sample in throughput:
-        rate = sample["requests"] / sample["seconds"] if not sample["failed"] else None
-        metrics[f"requests_per_s_{sample['concurrency']}"] = rate
-    intervals = {
-        "ttft_ms": interval([1e3 * value for value in ttft], np.median),
-        "decode_tokens_per_s": interval([1 / value for value in decode], np.median),
-        "prefill_tokens_per_s": interval(prefill, np.median),
-    }
-    return metrics, intervals
-
-
-def compare(model: list[Sample], other: list[Sample]) -> dict[str, Any]:
-    """The ratio of decoding speeds, of the same repetitions and prompt lengths, and whether the model is slower.
-
-    Returns:
-        `speed_ratio`, the median, with `speed_interval`; `speed_p`, one-sided: how likely such samples are if the model
-        is no slower. None where decoding could not be timed. One value a repetition, the geometric mean of its prompt
-        lengths, so that they are independent.
-    """
-    ratios = []
-    for own, others in zip(_by_repetition(model), _by_repetition(other), strict=False):
-        logs = [np.log(b / a) for x, y in zip(own, others, strict=False) if (a := tpot(x)) and (b := tpot(y))]
-        if logs:
-            ratios.append(float(np.mean(logs)))
-    if len(ratios) < 2:
-        return {"speed_ratio": None, "speed_interval": None, "speed_p": None}
-    found = interval([float(np.exp(value)) for value in ratios], np.median)
-    return {
-        "speed_ratio": float(np.exp(np.median(ratios))),
-        "speed_interval": found,
-        "speed_p": paired_worse([-value for value in ratios]),
-    }
-
-
-def _by_repetition(samples: list[Sample]) -> list[list[Sample]]:
+def _by_repetition(samples: Sequence[SpeedSample]) -> list[list[SpeedSample]]:
     return [list(group) for group in zip(*_by_length(samples), strict=True)]

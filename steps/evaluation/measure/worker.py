@@ -1,11 +1,13 @@
-"""One model in a process of its own, which answers and times what it is told to.
+"""The process of one model: it loads the model, and answers and times what it is told to.
 
-Run as a file, not as a module, from a folder that is not the project's, so that the model meets nothing of this
-project but what was logged with it: `python worker.py FD`. A line of JSON on stdin is a call, {"do": name, ...}; what
-it came to is a line of JSON on the descriptor FD: {"progress": 1} any number of times, then {"result": ...} or
-{"error": one line}. The calls are the methods of Worker.
+It runs as a file, `python worker.py FD`, outside the project's folder. So a logged model loads without any code of this
+project but the code that it brings: nothing of this project may be imported before that.
 
-Times are wall time of whole requests, as a client would see them, in seconds.
+A line of JSON on stdin is a call: {"do": name, ...arguments}. Its results are lines of JSON on the file descriptor FD:
+{"progress": 1} any number of times, then {"result": ...}, or {"error": one line}. The calls are the methods of Worker;
+model_process.py has their other end.
+
+All times are wall times of whole requests in seconds, as a client sees them.
 """
 
 import gc
@@ -15,37 +17,42 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
-_EOS_OFF = {"ignore_eos": True, "eos_token_id": -1}  # where a model has either of them in its config
+_PROJECT = Path(__file__).parents[3]
+# The settings of a model's config that make it write on past its end token (EOS). A model has one of them or none.
+_IGNORE_EOS = {"ignore_eos": True, "eos_token_id": -1}
 
-Answer = dict[str, Any]  # text, prompt_tokens, completion_tokens
+Messages = list[dict[str, str]]
+Result = dict[str, Any]  # what JSON can hold
 
 
 class LoggedModel:
-    """An MLflow model with the signature `llm/v1/chat`."""
+    """An MLflow model with the signature `llm/v1/chat`.
 
-    def __init__(self, folder: str, endless: bool) -> None:
+    `ignores_eos` tells whether its answers go on past their end token, as it was asked to: not every model can.
+    """
+
+    def __init__(self, folder: str, ignore_eos: bool) -> None:
         import mlflow
 
         config = mlflow.models.Model.load(folder).flavors["python_function"].get("config") or {}
-        changed = {name: value for name, value in _EOS_OFF.items() if endless and name in config}
-        self.endless = bool(changed)
-        self._model = mlflow.pyfunc.load_model(folder, model_config=config | changed if changed else None)
+        changes = {name: value for name, value in _IGNORE_EOS.items() if ignore_eos and name in config}
+        self.ignores_eos = bool(changes)
+        self._model = mlflow.pyfunc.load_model(folder, model_config=config | changes if changes else None)
 
-    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
-        """One request; a model may answer with the object itself or with a list of one."""
-        result: Any = self._model.predict({"messages": messages, "max_tokens": max_tokens})
-        result = result[0] if isinstance(result, list) else result
-        text, usage = result["choices"][0]["message"]["content"], result.get("usage") or {}
-        counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-        return {"text": text or "", **counts}
+    def answer(self, messages: Messages, max_tokens: int) -> Result:
+        """Return `text`, `prompt_tokens` and `completion_tokens`. A count is None if the model does not count."""
+        response: Any = self._model.predict({"messages": messages, "max_tokens": max_tokens})
+        response = response[0] if isinstance(response, list) else response  # the two wrappers differ here
+        text, usage = response["choices"][0]["message"]["content"], response.get("usage") or {}
+        return {"text": text or ""} | {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
 
 
 class Checkpoint:
-    """A checkpoint in PyTorch, decoding greedily."""
+    """A checkpoint in PyTorch, in the data type of its weights. It decodes greedily."""
 
     def __init__(self, folder: str) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -56,8 +63,8 @@ class Checkpoint:
         self.vocabulary = self._model.config.vocab_size
         self.context_length = self._model.config.max_position_embeddings
 
-    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
-        """One greedy answer."""
+    def answer(self, messages: Messages, max_tokens: int) -> Result:
+        """Return what LoggedModel.answer returns."""
         import torch
 
         ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
@@ -71,67 +78,73 @@ class Checkpoint:
 
 
 class Worker:
-    """The calls."""
+    """The calls. `write` sends one line to the other end."""
 
-    def __init__(self, write: Any) -> None:
+    def __init__(self, write: Callable[[Result], None]) -> None:
         self._write = write
         self._model: Any = None
         self._folder = ""
 
     def fetch(self, uri: str) -> int:
-        """Find a logged model, download it where the store is elsewhere; its size, bytes."""
+        """Find a logged model, or download it if its store is elsewhere. Return the size of its files in bytes."""
         import mlflow
 
         self._folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
         return sum(file.stat().st_size for file in Path(self._folder).rglob("*") if file.is_file())
 
-    def load(self, endless: bool) -> dict[str, Any]:
-        """Load it. `endless`: so that answers go on past their end, where the model can."""
+    def load(self, ignore_eos: bool) -> Result:
+        """Load the fetched model. With `ignore_eos`, its answers go on past their end token, if it can."""
         self.unload()
         start = time.perf_counter()
-        self._model = LoggedModel(self._folder, endless)
-        return {"load_s": time.perf_counter() - start, "endless": self._model.endless}
+        self._model = LoggedModel(self._folder, ignore_eos)
+        return {"load_s": time.perf_counter() - start, "ignores_eos": self._model.ignores_eos}
 
     def load_checkpoint(self, folder: str) -> None:
-        """Load a checkpoint to answer with PyTorch."""
+        """Load a checkpoint, to answer with PyTorch."""
         self._folder = folder
         self._model = Checkpoint(folder)
 
     def unload(self) -> None:
-        """Let go of the loaded model."""
+        """Free the memory of the loaded model."""
         self._model = None
         gc.collect()
 
-    def answer(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
-        """One answer and its `seconds`; where the model fails at it, its `error` instead of a text."""
+    def answer(self, messages: Messages, max_tokens: int) -> Result:
+        """Return one answer and its `seconds`. If the model fails, `error` says why and the text is empty."""
         start = time.perf_counter()
         try:
-            found = self._model.answer(messages, max_tokens)
+            answer = self._model.answer(messages, max_tokens) | {"error": None}
         except Exception as error:
-            found = {"text": "", "error": one_line(error)}
-        return found | {"seconds": time.perf_counter() - start}
+            answer = {"text": "", "prompt_tokens": None, "completion_tokens": None, "error": one_line(error)}
+        return answer | {"seconds": time.perf_counter() - start}
 
-    def time(
-        self, fresh: list[dict[str, str]], known: list[dict[str, str]], tokens: int
-    ) -> dict[str, float | int | None]:
-        """Time a prompt that begins as none before it for one token; then a known one for one, and for `tokens`."""
-        first = self._model.answer
-        ttft_s, answer = _timed(first, fresh, 1)
-        known_s, _ = _timed(first, known, 1)
-        whole_s, whole = _timed(first, known, tokens)
+    def time(self, repetition: int, unseen: Messages, cached: Messages, tokens: int) -> Result:
+        """Time three requests: an unseen prompt for 1 token, a cached prompt for 1 token, the same for `tokens` tokens.
+
+        The difference of the last two is the time of the tokens after the first.
+        """
+        first_token_s, first = self._timed(unseen, 1)
+        cached_first_token_s, _ = self._timed(cached, 1)
+        cached_answer_s, answer = self._timed(cached, tokens)
         return {
-            "prompt_tokens": answer["prompt_tokens"],
-            "ttft_s": ttft_s,
-            "known_s": known_s,
-            "whole_s": whole_s,
-            "tokens": whole["completion_tokens"],
+            "repetition": repetition,
+            "prompt_tokens": first["prompt_tokens"],
+            "first_token_s": first_token_s,
+            "cached_first_token_s": cached_first_token_s,
+            "cached_answer_s": cached_answer_s,
+            "new_tokens": answer["completion_tokens"],
         }
 
-    def throughput(self, prompts: list[list[dict[str, str]]], tokens: int, concurrency: int) -> dict[str, Any]:
-        """Answer all prompts, so many at a time, as that many clients would."""
+    def _timed(self, messages: Messages, max_tokens: int) -> tuple[float, Result]:
+        start = time.perf_counter()
+        answer = self._model.answer(messages, max_tokens)
+        return time.perf_counter() - start, answer
+
+    def throughput(self, prompts: list[Messages], tokens: int, clients: int) -> Result:
+        """Answer all prompts for a number of clients, each of which waits for an answer before it asks again."""
         waiting, counts, errors = list(prompts), [], []
 
-        def client() -> None:
+        def ask_until_none_waits() -> None:
             while True:
                 try:
                     messages = waiting.pop()
@@ -142,14 +155,14 @@ class Worker:
                 except Exception as error:
                     errors.append(one_line(error))
 
-        threads = [threading.Thread(target=client) for _ in range(concurrency)]
+        threads = [threading.Thread(target=ask_until_none_waits) for _ in range(clients)]
         start = time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         return {
-            "concurrency": concurrency,
+            "clients": clients,
             "requests": len(prompts),
             "seconds": time.perf_counter() - start,
             "output_tokens": sum(counts),
@@ -158,94 +171,80 @@ class Worker:
         }
 
     def peak_memory(self) -> int:
-        """The process's largest resident set so far, bytes: VmHWM, since ru_maxrss begins at the parent's on Linux."""
+        """Return the largest resident memory that this process had so far, in bytes."""
+        # As steps.common.process.peak_rss. It can't be imported yet: the model is loaded once more after this.
         try:
             status = Path("/proc/self/status").read_text()
             return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
         except (OSError, StopIteration):  # macOS, where getrusage counts bytes
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def prepare(self, text: dict[str, Any], tokens: int, lengths: list[int], room: int, each: int) -> dict[str, Any]:
-        """By the checkpoint's tokenizer: the windows of the fidelity, and prompts of given lengths.
+    def prepare(self, text: Result, tokens: int, lengths: list[int], room: int, prompts: int) -> Result:
+        """Make the windows of the fidelity and the prompts to time, with the tokenizer of the loaded checkpoint.
 
         Args:
-            text: texts.Text as a dict.
+            text: a scored_text.TextContent as JSON.
             tokens: to be predicted, at most.
-            lengths: of prompts, in tokens; those that leave no room for an answer of `room` tokens are left out.
-            each: prompts of each length, no two of which begin alike.
+            lengths: of prompts in tokens. A length that leaves no room for an answer of `room` tokens is left out.
+            prompts: of each length, no two of which begin alike.
         """
-        sys.path.append(str(ROOT))
-        from steps.evaluation.inputs.prompts import make_prompts, make_windows
+        _allow_imports_of_the_project()
+        from dataclasses import asdict
 
-        model, tokenizer = self._model, self._model.tokenizer
+        from pydantic import TypeAdapter
+
+        from steps.evaluation.inputs.prompts import make_prompts
+        from steps.evaluation.inputs.scored_text import TextContent
+        from steps.evaluation.inputs.windows import make_windows
+
+        model, content = self._model, TypeAdapter(TextContent).validate_python(text)
         fitting = [length for length in lengths if length + room <= model.context_length] or lengths[:1]
         return {
             "vocabulary": model.vocabulary,
-            "windows": make_windows(tokenizer, text, tokens),
-            "prompts": make_prompts(tokenizer, text, fitting, each),
+            "windows": [asdict(window) for window in make_windows(model.tokenizer, content, tokens)],
+            "prompts": make_prompts(model.tokenizer, content, fitting, prompts),
         }
 
-    def write_logits(self, windows: list[dict[str, Any]], out: str) -> int:
-        """The reference's logits of all windows to a file, float32 [tokens, vocabulary]; returns the vocabulary."""
+    def write_logits(self, windows: list[Result], out: str) -> int:
+        """See reference_logits.write_logits, for the loaded checkpoint."""
         self.unload()
-        sys.path.append(str(ROOT))
-        from steps.evaluation.measure.logits import TorchLogits
+        _allow_imports_of_the_project()
+        from steps.evaluation.inputs.windows import Window
+        from steps.evaluation.measure import reference_logits
 
-        model = TorchLogits(Path(self._folder), exact=True)
-        with open(out, "wb") as file:
-            for window in windows:
-                for block in model.blocks(window["tokens"], window["first"]):
-                    file.write(block.tobytes())
-                self._write({"progress": 1})
-        return model.vocabulary
+        chosen = [Window(**window) for window in windows]
+        return reference_logits.write_logits(Path(self._folder), chosen, Path(out), self._progress)
 
-    def fidelity(self, windows: list[dict[str, Any]], reference: str, vocabulary: int, out: str) -> dict[str, Any]:
-        """Compare with the reference's logits; the figures of each token go to `out` (.npy).
-
-        Returns:
-            `missing`, why there are none, or None; `read_per_token`, bytes, or None.
-        """
+    def score(self, windows: list[Result], reference: str, vocabulary: int, out: str) -> Result:
+        """See reference_logits.score_model, for the fetched model."""
         self.unload()
-        sys.path.append(str(ROOT))
-        import numpy as np
+        _allow_imports_of_the_project()
+        from steps.evaluation.inputs.windows import Window
+        from steps.evaluation.measure import reference_logits
 
-        from steps.evaluation.measure.fidelity import compare
-        from steps.evaluation.measure.logits import open_logits
+        chosen, logits = [Window(**window) for window in windows], (Path(reference), vocabulary)
+        return reference_logits.score_model(Path(self._folder), chosen, logits, Path(out), self._progress)
 
-        model = open_logits(Path(self._folder))
-        if model is None:
-            return {"missing": "not a model of a kind that evaluate can look into", "read_per_token": None}
-        if model.vocabulary != vocabulary:
-            missing = f"its vocabulary has {model.vocabulary} tokens, and the reference's {vocabulary}"
-            return {"missing": missing, "read_per_token": model.read_per_token}
-        found, done = [], 0
-        for window in windows:
-            targets = window["tokens"][window["first"] + 1 :]
-            shape = (len(targets), vocabulary)
-            base = np.memmap(reference, np.float32, "r", offset=4 * done * vocabulary, shape=shape)
-            found.append(compare(base, model.blocks(window["tokens"], window["first"]), targets))
-            done += len(targets)
-            self._write({"progress": 1})
-        np.save(out, np.concatenate(found))
-        return {"missing": None, "read_per_token": model.read_per_token}
+    def _progress(self) -> None:
+        self._write({"progress": 1})
 
 
-def _timed(answer: Any, messages: list[dict[str, str]], limit: int) -> tuple[float, Answer]:
-    start = time.perf_counter()
-    found = answer(messages, limit)
-    return time.perf_counter() - start, found
+def _allow_imports_of_the_project() -> None:
+    """Let this process import `steps`. No logged model may be loaded after it."""
+    if str(_PROJECT) not in sys.path:
+        sys.path.append(str(_PROJECT))
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line."""
+    """Return an error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def main() -> None:
-    """Serve the calls until stdin ends."""
+    """Answer calls until stdin ends."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as out:
 
-        def write(content: dict[str, Any]) -> None:
+        def write(content: Result) -> None:
             out.write(json.dumps(content) + "\n")
 
         worker = Worker(write)
