@@ -1,1 +1,1 @@
-"""From a checkpoint to ONNX: two exporters, one result that ONNX Runtime GenAI runs."""
+"""From a checkpoint to ONNX: two exporters, one kind of result, which ONNX Runtime GenAI loads."""

@@ -1,5 +1,6 @@
-"""onnxruntime-genai's model builder: streamed where it can be, as it comes where `stock=true` says so."""
+"""Run onnxruntime-genai's model builder: in bounded memory, or as it comes with the option `stock=true`."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,57 +20,62 @@ def build(
     """Convert a checkpoint with the builder.
 
     Args:
-        progress: told the number of the checkpoint's bytes that are converted, as they are.
+        progress: called with the number of checkpoint bytes of each piece that was converted in bounded memory.
 
     Raises:
-        StepError: the architecture is not one of the builder's; the weights are not what config.json says; or streaming
-            does not fit this version of the builder.
+        StepError: the builder does not know the architecture or the combination of options; the weights contradict
+            config.json; or this version of the builder does not fit streaming.
     """
+    # Both imports load torch, which takes seconds.
     from onnxruntime_genai.models import builder
 
     from steps.conversion.streaming import ARCHITECTURES, streaming
 
-    precision, device = choice.precision, choice.device
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    stock = not choice.streamed or config["architectures"][0] not in ARCHITECTURES
+    architecture = config["architectures"][0]
+    streamed = choice.streamed and architecture in ARCHITECTURES
     options = {name: value for name, value in choice.options.items() if name != "stock"}
-    options = shared_embeddings(options, precision, bool(config.get("tie_word_embeddings")))
-    check_blocks(options, precision, config)
-    pairs = [f"{key}={value}" for key, value in options.items()]
-    where = ("", str(folder), str(out), precision, device, str(out.parent / "builder-cache"))
+    options = with_separate_embedding(options, choice.precision, bool(config.get("tie_word_embeddings")))
+    check_blocks(options, choice.precision, config)
+    pairs = [f"{name}={value}" for name, value in options.items()]
+    arguments = ("", str(folder), str(out), choice.precision, choice.device, str(out.parent / "builder-cache"))
     try:
-        parsed = builder.parse_extra_options(*where, pairs)
-        if stock:
-            builder.create_model(*where, **parsed)
-        else:
-            with streaming(builder, progress):
-                builder.create_model(*where, **parsed)
-    except NotImplementedError as error:  # the builder's word for an architecture, or options together, that it lacks
+        parsed = builder.parse_extra_options(*arguments, pairs)
+        with streaming(builder, progress) if streamed else contextlib.nullcontext():
+            builder.create_model(*arguments, **parsed)
+    except NotImplementedError as error:  # the builder lacks the architecture, or the options together
         raise StepError(
-            f"onnxruntime-genai {version('onnxruntime-genai')} can't convert {config['architectures'][0]} so: {error} "
-            f"Use a {' or '.join(ARCHITECTURES)} checkpoint, other options, or exporter=optimum"
+            f"onnxruntime-genai {version('onnxruntime-genai')} cannot convert {architecture} with these options: "
+            f"{error} Use a {' or '.join(ARCHITECTURES)} checkpoint, other options, or exporter=optimum"
         ) from None
     except (StepError, OSError, MemoryError):
         raise
     except Exception as error:
-        if stock:
+        if not streamed:
             raise
         raise StepError(
-            f"streaming conversion failed with onnxruntime-genai {version('onnxruntime-genai')}, onnx-ir "
+            f"streaming conversion failed with onnxruntime-genai {version('onnxruntime-genai')} and onnx-ir "
             f"{version('onnx-ir')} ({type(error).__name__}: {error}): convert with options=stock=true, which needs "
-            "several times the memory, and report it"
+            "several times the memory, and report this error"
         ) from error
 
 
-def shared_embeddings(options: dict[str, str], precision: str, tied: bool) -> dict[str, str]:
-    """The options, with the embedding kept apart from the head where the builder cannot share them.
+def with_separate_embedding(options: dict[str, str], precision: str, tied: bool) -> dict[str, str]:
+    """Return the options, with shared_embeddings=false added if the builder cannot share the matrix of a tied model.
 
-    For a model that ties the two, onnxruntime-genai 0.15.2 shares the quantised matrix. In int8, and by the default
-    algorithm in int4 without symmetry or with a head in int8, it then looks for the matrix under another name than it
-    gave it, and ONNX Runtime refuses the graph; in the QDQ format the quantiser fails.
+    onnxruntime-genai 0.15.2 shares the quantised matrix between the embedding and the head of a tied model. It then
+    looks for the matrix under a wrong name, and ONNX Runtime rejects the graph:
+
+    - in int8
+    - in int4 with the default algorithm, if the matrix is asymmetric or the head is in int8
+
+    In the QDQ format the quantiser fails.
+
+    Args:
+        tied: whether the embedding and the head are one matrix.
 
     Raises:
-        StepError: the options ask for just that.
+        StepError: the options ask for a shared matrix in one of these cases.
     """
     default = precision == "int4" and options.get("algo_config", "default") == "default"
     causes = {
@@ -83,28 +89,29 @@ def shared_embeddings(options: dict[str, str], precision: str, tied: bool) -> di
         return options
     if options.get("shared_embeddings") == "true":
         raise StepError(
-            f"options: shared_embeddings=true does not work with {cause}: leave it out, and the embedding is kept apart"
+            f"options: shared_embeddings=true does not work with {cause}: leave it out, and the embedding becomes a "
+            "matrix of its own"
         )
     return options | {"shared_embeddings": "false"}
 
 
 def check_blocks(options: dict[str, str], precision: str, config: dict[str, Any]) -> None:
-    """Refuse an odd number of blocks where zero points are of 4 bits: ONNX Runtime cannot store those in whole bytes.
+    """Raise StepError if an algorithm with 4-bit zero points would cut a matrix into an odd number of blocks.
 
-    Raises:
-        StepError: the algorithm stores zero points of 4 bits, and the block size divides a width oddly.
+    ONNX Runtime stores two zero points in a byte.
     """
     algorithm = options.get("algo_config", "default")
-    zero_points = algorithm.startswith("k_quant") or (
+    has_zero_points = algorithm.startswith("k_quant") or (
         algorithm.startswith("rtn") and options.get("is_symmetric") == "false"
     )
-    if precision != "int4" or not zero_points:
+    if precision != "int4" or not has_zero_points:
         return
     size = int(options.get("block_size", "32"))
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     for width in {config["hidden_size"], config["intermediate_size"], head * config["num_attention_heads"]}:
-        if -(-width // size) % 2:
+        blocks = -(-width // size)
+        if blocks % 2:
             raise StepError(
                 f"options: algo_config={algorithm} cannot quantise a matrix of {width} inputs in blocks of {size}: "
-                f"they make {-(-width // size)} blocks, and it needs an even number; choose another block_size"
+                f"they make {blocks} blocks, and the algorithm needs an even number; choose another block_size"
             )

@@ -1,4 +1,4 @@
-"""A checkpoint as a PyTorch model whose weights stay in their files: memory-mapped, in the files' own dtype."""
+"""A checkpoint as a PyTorch model whose weights stay in their files: memory-mapped, in the dtype of the files."""
 
 from functools import partial
 from pathlib import Path
@@ -9,71 +9,78 @@ import numpy as np
 from steps.common.errors import StepError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
-_ROWS = 8192  # of a matrix that are float32 at a time
+_ROWS = 8192  # rows of a matrix that are float32 at the same time
 
 
 def open_model(folder: Path) -> "PreTrainedModel":
-    """Build the model from config.json without memory for its weights, and put the mapped tensors in.
+    """Return the model that config.json describes, with the memory-mapped tensors as its weights.
 
-    The weights are read when they are used and count as page cache, not as the process's own memory. Rotary embeddings,
-    which no file holds, are computed.
+    A weight is read when it is used, and counts as page cache, not as memory of the process. The rotary embeddings are
+    computed, because no file holds them.
 
     Raises:
-        StepError: the tensors are not those that config.json asks for; the line names the first that differs.
+        StepError: the weights are not the ones that config.json describes; the line names the first that differs.
     """
     import torch
-    from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
+    with torch.device("meta"):  # no memory for the weights
         model = AutoModelForCausalLM.from_config(config)
     expected = dict(model.named_parameters())
-    tied = set(model._tied_weights_keys or ())
-    state = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            state |= {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    tied = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
+    tensors = _mapped_tensors(folder)
     for name, parameter in expected.items():
-        if name not in state and not (config.tie_word_embeddings and name in tied):
-            raise StepError(f"config.json asks for {name}, which the weights lack: they are of different models")
-        if name in state and state[name].shape != parameter.shape:
+        if name not in tensors and name not in tied:
+            raise StepError(f"config.json describes {name}, which the weights lack: they are of different models")
+        if name in tensors and tensors[name].shape != parameter.shape:
             raise StepError(
-                f"config.json asks for {name} of {_text(parameter.shape)}, and the weights have "
-                f"{_text(state[name].shape)}: they are of different models"
+                f"config.json describes {name} of {_shape_text(parameter.shape)}, and the weights have "
+                f"{_shape_text(tensors[name].shape)}: they are of different models"
             )
-    model.load_state_dict({name: state[name] for name in expected if name in state}, strict=False, assign=True)
+    model.load_state_dict({name: tensors[name] for name in expected if name in tensors}, strict=False, assign=True)
     model.tie_weights()
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
-                setattr(module, name, type(child)(config=config))
+    _compute_buffers(model)
     return model.eval()
 
 
+def _mapped_tensors(folder: Path) -> dict[str, "torch.Tensor"]:
+    """Return every tensor of the checkpoint by name, memory-mapped."""
+    from safetensors import safe_open
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return tensors
+
+
+def _compute_buffers(model: "PreTrainedModel") -> None:
+    """Build the modules anew that have buffers without memory: the rotary embeddings."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
+                setattr(module, name, type(child)(config=model.config))
+
+
 def float32_logits(model: "PreTrainedModel", tokens: list[int]) -> np.ndarray:
-    """Logits [tokens, vocabulary] in float32, each weight made float32 for as long as it is used.
+    """Return the logits [tokens, vocabulary] in float32. Each weight is cast to float32 while it is used.
 
     Args:
-        model: from open_model. Its layers are changed so that they work like this from now on.
+        model: from open_model. Its layers work like this from now on.
     """
     import torch
 
-    def linear(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-        rows = layer.weight.split(_ROWS)
-        result = torch.cat([torch.nn.functional.linear(x, part.float()) for part in rows], dim=-1)
-        return result if layer.bias is None else result + layer.bias.float()
-
-    def embedding(layer: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.embedding(ids, layer.weight).float()
-
     for layer in model.modules():
+        # An instance's own `forward` hides its class's. Modules of another class would have to be put into their
+        # parents one by one, and would break the tie between embedding and head.
         if isinstance(layer, torch.nn.Linear):
-            layer.forward = partial(linear, layer)
+            layer.forward = partial(_float32_linear, layer)  # type: ignore[method-assign]  # see above
         elif isinstance(layer, torch.nn.Embedding):
-            layer.forward = partial(embedding, layer)
+            layer.forward = partial(_float32_embedding, layer)  # type: ignore[method-assign]  # see above
         else:  # norms, which are small
             for parameter in layer.parameters(recurse=False):
                 parameter.data = parameter.data.float()
@@ -81,5 +88,19 @@ def float32_logits(model: "PreTrainedModel", tokens: list[int]) -> np.ndarray:
         return model(torch.tensor([tokens]), use_cache=False).logits[0].float().numpy()
 
 
-def _text(shape: tuple[int, ...]) -> str:
+def _float32_linear(layer: "torch.nn.Linear", x: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    parts = [torch.nn.functional.linear(x, rows.float()) for rows in layer.weight.split(_ROWS)]
+    result = torch.cat(parts, dim=-1)
+    return result if layer.bias is None else result + layer.bias.float()
+
+
+def _float32_embedding(layer: "torch.nn.Embedding", ids: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return torch.nn.functional.embedding(ids, layer.weight).float()
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""optimum's ONNX export, completed so that ONNX Runtime GenAI runs it."""
+"""optimum's ONNX export, completed so that ONNX Runtime GenAI loads it."""
 
 import contextlib
 import inspect
@@ -12,9 +12,10 @@ from steps.conversion.options import ConversionOptions
 
 
 def export(folder: Path, out: Path, choice: ConversionOptions) -> None:
-    """optimum's graph, with the genai_config.json that the builder writes for a graph that exists already.
+    """Export a checkpoint with optimum, and write the genai_config.json and the tokenizer's files beside the graph.
 
-    optimum's graph takes position_ids and does not share its KV buffers, which that file must say.
+    The builder writes genai_config.json for a graph that exists. It must also say what is special to optimum's graph:
+    the graph takes position_ids, and it does not share its KV cache buffers.
     """
     from optimum.exporters.onnx import main_export
 
@@ -26,7 +27,7 @@ def export(folder: Path, out: Path, choice: ConversionOptions) -> None:
             device=choice.device,
             dtype=choice.precision,
             opset=int(choice.options["opset"]) if "opset" in choice.options else None,
-            do_validation=False,  # the caller's business, with the runtime that will run it
+            do_validation=False,  # the caller compares logits, with the runtime that will run the graph
         )
     build(folder, out, replace(choice, options={"config_only": "true"}))
     path = out / "genai_config.json"
@@ -38,27 +39,28 @@ def export(folder: Path, out: Path, choice: ConversionOptions) -> None:
 
 @contextlib.contextmanager
 def _both_longrope_factors() -> Iterator[None]:
-    """Make transformers' choice between LongRoPE's short and long factors part of the traced graph.
+    """Make the choice between LongRoPE's short and long factors part of the traced graph, inside the block.
 
-    It is an `if` in Python, of which a trace keeps the branch of its example: the export would be wrong past
-    original_max_position_embeddings. The formula is transformers' own
+    transformers makes the choice with an `if` in Python. A trace keeps only the branch that its example takes, so the
+    exported graph would be wrong past original_max_position_embeddings. optimum offers no hook, so transformers' class
+    is patched, for the whole process. The formula is transformers' own
     (modeling_rope_utils._compute_longrope_parameters, after https://arxiv.org/abs/2402.13753).
     """
     import torch
     from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
-    before = Phi3RotaryEmbedding.forward
-    plain = inspect.unwrap(before)  # without the decorator that chooses in Python
+    original = Phi3RotaryEmbedding.forward
+    undecorated = inspect.unwrap(original)  # without the decorator that makes the choice in Python
 
     def forward(self, x, position_ids):
         if self.rope_type == "longrope":
             last = self.config.original_max_position_embeddings
             short, long = (self.rope_init_fn(self.config, x.device, seq_len=n)[0] for n in (last, last + 1))
             self.inv_freq = torch.where(position_ids.max() + 1 > last, long, short)
-        return plain(self, x, position_ids)
+        return undecorated(self, x, position_ids)
 
-    Phi3RotaryEmbedding.forward = forward
+    Phi3RotaryEmbedding.forward = forward  # type: ignore[method-assign]  # the patch that the docstring explains
     try:
         yield
     finally:
-        Phi3RotaryEmbedding.forward = before
+        Phi3RotaryEmbedding.forward = original  # type: ignore[method-assign]  # the patch is taken back

@@ -1,4 +1,4 @@
-"""Which exporter, precision, device and builder options go together; refused before any work otherwise."""
+"""Which exporter, precision, device and options go together. A wrong choice is refused before any work."""
 
 import re
 from dataclasses import dataclass
@@ -14,40 +14,48 @@ PRECISIONS = {
     ("optimum", "cpu"): ("fp32",),
     ("optimum", "cuda"): ("fp16", "fp32"),
 }
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """The values that an option takes, where they are too many to list."""
+
+    regex: str
+    description: str  # for the user: "expected ..."
+
+
 _BOOL = ("true", "false")
-# The builder's extra options (onnxruntime_genai/models/builder.py, --help) that leave a text model of the same inputs
-# and outputs; it takes any other name without a word. hf_token and hf_remote are left out on purpose.
-_OPTIONS: dict[str, dict[str, tuple[str, ...] | re.Pattern]] = {
+_MIXED = r"(last_matmul|mixed_layers):int[48]"
+# The builder's extra options (onnxruntime_genai/models/builder.py, --help) that leave a text model with the same inputs
+# and outputs. The builder ignores unknown names silently. hf_token and hf_remote are left out on purpose.
+_OPTIONS: dict[str, dict[str, tuple[str, ...] | _Pattern]] = {
     "genai": {
         "accuracy_level": ("1", "2", "3", "4"),
         "algo_config": ("default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed"),
         "block_size": ("16", "32", "64", "128", "256"),
         "disable_qkv_fusion": _BOOL,
         "is_symmetric": _BOOL,
-        "matmul_mixed_precision": re.compile(
-            r"(last_matmul|mixed_layers):int[48](,(last_matmul|mixed_layers):int[48])?"
+        "matmul_mixed_precision": _Pattern(
+            rf"{_MIXED}(,{_MIXED})?", "last_matmul:int8 or mixed_layers:int8, or both with a comma between"
         ),
-        "nodes_to_exclude": re.compile(r"/[\w./]+(,/[\w./]+)*"),
+        "nodes_to_exclude": _Pattern(
+            r"/[\w./]+(,/[\w./]+)*", "names of nodes with commas between, such as /lm_head/MatMul"
+        ),
         "op_types_to_quantize": ("MatMul", "MatMul/Gather"),
         "prune_lm_head": _BOOL,
         "shared_embeddings": _BOOL,
-        "stock": _BOOL,  # ours: the builder as it comes, without streaming
+        "stock": _BOOL,  # not the builder's: run the builder as it comes, without streaming
         "use_qdq": _BOOL,
     },
-    "optimum": {"opset": re.compile(r"1[3-9]|2[01]")},
+    "optimum": {"opset": _Pattern(r"1[3-9]|2[01]", "a number from 13 to 21")},
 }
-_FORMS = {
-    "matmul_mixed_precision": "last_matmul:int8 or mixed_layers:int8, or both with a comma between",
-    "nodes_to_exclude": "names of nodes with commas between, such as /lm_head/MatMul",
-    "opset": "a number from 13 to 21",
-}
-# Bytes per parameter of the matrices: the weights, and for blocks of 32 one float32 scale each.
+# Bytes per parameter of a matrix: the weight, and one float32 scale for each block of 32 weights.
 _BYTES = {"int4": 0.5 + 4 / 32, "int8": 1 + 4 / 32, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
 
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """How to convert a checkpoint. `parse_choice` makes it, so its values are known to go together."""
+    """How to convert a checkpoint. `parse_choice` returns it, so its values are known to go together."""
 
     exporter: str
     precision: str
@@ -56,7 +64,7 @@ class ConversionOptions:
 
     @property
     def streamed(self) -> bool:
-        """Whether tensors go one by one from the checkpoint to the ONNX file."""
+        """Whether weights go one by one from the checkpoint to the ONNX file."""
         return self.exporter == "genai" and self.options.get("stock") != "true"
 
 
@@ -78,51 +86,56 @@ def parse_choice(exporter: str, precision: str, options: str, device: str) -> Co
             f"precision is {precision!r}, which exporter {exporter} does not make for device {device}; "
             f"valid there: {', '.join(possible)}"
         )
-    parsed = parse_options(exporter, options)
+    parsed = _parse_options(exporter, options)
     algorithm = parsed.get("algo_config", "default")
     if precision == "int8" and algorithm != "default":
         raise StepError(
-            f"options: algo_config={algorithm} makes matrices of 4 bits whatever the precision: leave it out for int8, "
+            f"options: algo_config={algorithm} makes matrices of 4 bits, and precision is int8: leave the option out, "
             "or use precision int4"
         )
     return ConversionOptions(exporter, precision, parsed, device)
 
 
-def parse_options(exporter: str, text: str) -> dict[str, str]:
-    """`k=v,k=v` as a dict. A value may hold commas itself: `matmul_mixed_precision=last_matmul:int8,mixed_layers:int8`.
+def _parse_options(exporter: str, text: str) -> dict[str, str]:
+    """Return `name=value,name=value` as a dict.
+
+    A value may contain commas: `matmul_mixed_precision=last_matmul:int8,mixed_layers:int8`.
 
     Raises:
-        StepError: an unknown option, or a value that the option does not take.
+        StepError: an option is unknown or given twice, or does not take its value.
     """
     parsed: dict[str, str] = {}
-    known = _OPTIONS[exporter]
     for part in filter(None, re.split(r",(?=\w+=)", text)):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             raise StepError(f"options has {part!r}; expected name=value pairs separated by commas")
-        if name not in known:
-            raise StepError(f"options: {exporter} has no option {name!r} that may be set; {nearest(name, known)}")
-        if isinstance(known[name], tuple):
-            one_of(f"options: {name}", value, known[name])
-        elif not known[name].fullmatch(value):
-            raise StepError(f"options: {name} is {value!r}; expected {_FORMS[name]}")
+        _check_option(exporter, name, value)
         if name in parsed:
             raise StepError(f"options has {name} twice: give it once")
         parsed[name] = value
     return parsed
 
 
-def estimated_size(choice: ConversionOptions, architecture: Architecture) -> int:
-    """Return the bytes that the ONNX folder will need at most.
+def _check_option(exporter: str, name: str, value: str) -> None:
+    """Raise StepError if the exporter lacks the option, or the option does not take the value."""
+    valid_options = _OPTIONS[exporter]
+    if name not in valid_options:
+        raise StepError(f"options: {exporter} has no option {name!r} that may be set; {nearest(name, valid_options)}")
+    valid = valid_options[name]
+    if isinstance(valid, tuple):
+        one_of(f"options: {name}", value, valid)
+    elif not re.fullmatch(valid.regex, value):
+        raise StepError(f"options: {name} is {value!r}; expected {valid.description}")
 
-    The estimate is a few percent too large, because the embedding is counted in full precision.
-    """
+
+def estimated_size(choice: ConversionOptions, architecture: Architecture) -> int:
+    """Return how many bytes of disk the ONNX folder needs. The estimate is somewhat too large."""
     # A number that config.json lacks counts as 0: the estimate only guards the disk.
     width = architecture.hidden_size or 0
-    embedding = (architecture.vocabulary or 0) * width
+    embedding = (architecture.vocabulary or 0) * width  # stays in full precision
     matrices = architecture.parameters - (0 if architecture.tied_embeddings else embedding)
-    full = 2 if choice.precision in ("fp16", "bf16") else 4
     rope = (architecture.context_length or 0) * width // (architecture.attention_heads or 1)  # cosines and sines
+    full = 2 if choice.precision in ("fp16", "bf16") else 4
     size = matrices * _BYTES["int8" if _is_mixed(choice) else choice.precision] + (embedding + rope) * full
     return int(1.05 * size) + (2 << 20)
 

@@ -1,35 +1,39 @@
-"""What the runtime gets wrong with a model, however well it was converted."""
+"""Know what ONNX Runtime GenAI gets wrong with a model, however well the model was converted."""
 
 import json
 from pathlib import Path
 
-_SWITCH = 4096  # the one length at which the runtime recomputes the cache of a phi3 model (generators.cpp, 0.15.2)
+# The only length at which the runtime recomputes the KV cache of a phi3 model (generators.cpp, 0.15.2).
+_RUNTIMES_SWITCH = 4096
 
 
 def longrope_switch(folder: Path) -> int:
-    """The length past which the checkpoint's LongRoPE takes its long factors; 0 where it has no such length."""
+    """Return the length in tokens past which the checkpoint's LongRoPE uses its long factors; 0 if it has none."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     original = config.get("original_max_position_embeddings")
     if not config.get("rope_scaling") or original in (None, config.get("max_position_embeddings")):
         return 0
-    return original
+    return int(original)
 
 
 def known_limits(folder: Path) -> tuple[str, ...]:
-    """A sentence for each limit of ONNX Runtime GenAI 0.15.2 that the checkpoint's users meet.
+    """Return a sentence for each limit of ONNX Runtime GenAI 0.15.2 that users of the checkpoint meet.
 
-    LongRoPE rotates keys by other factors as soon as the text is longer than original_max_position_embeddings, so that
-    a cache made before is wrong afterwards. The runtime makes it anew when a single request's generation gets there.
+    LongRoPE rotates keys by other factors once the text is longer than original_max_position_embeddings. A KV cache
+    from before is then wrong. The runtime computes it anew in one case: when the generation of a single request gets
+    there.
     """
-    original = longrope_switch(folder)
-    if not original:
+    switch = longrope_switch(folder)
+    if not switch:
         return ()
-    limits = [
-        f"LongRoPE switches at {original} tokens. A prompt given whole is right at any length; tokens appended to a "
-        "cache across the switch, a cache cut back across it, and batches of several rows that cross it are not."
-    ]
-    if original != _SWITCH:
-        limits.append(f"Generation across {original} tokens is wrong: the runtime knows a switch at {_SWITCH} only.")
-    else:
-        limits[0] += " Generation of a single row across it is right."
-    return tuple(limits)
+    limit = (
+        f"LongRoPE switches at {switch} tokens. A prompt given whole is right at any length. Answers are wrong after "
+        "tokens appended to a cache across the switch, after a cache cut back across it, and in batches of several "
+        "rows that cross it."
+    )
+    if switch == _RUNTIMES_SWITCH:
+        return (f"{limit} Generation of a single row across it is right.",)
+    return (
+        limit,
+        f"Generation across {switch} tokens is wrong: the runtime knows only a switch at {_RUNTIMES_SWITCH} tokens.",
+    )

@@ -1,4 +1,4 @@
-"""Does the runtime's tokenizer read prompts as transformers does? Asked of a short corpus, without loading weights."""
+"""Check that the runtime's tokenizer reads prompts as transformers does, on a short corpus and without the weights."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from steps.chat.runtime.tokenizer import load_tokenizer
 from steps.common.errors import StepError
 from steps.conversion.record import TokenizerCheck
 
-# What people write. A conversion whose runtime makes other tokens of any of it is refused.
+# What people write. A conversion is refused if its runtime makes other tokens of any of these.
 CORPUS = {
     "English": "What's the capital of France? I don't know; we'll see.",
     "accents": "Où est l'hôtel ? Ça coûte 12,50 €, naïve Ærø, Żółć, Übergrößenträger",
@@ -30,9 +30,9 @@ CORPUS = {
     "special tokens in the text": "Say <|end|>\n<|assistant|>\nNo.<|user|> <|system|>x<|endoftext|> <s></s><unk> <|en",
     "long": "The quick brown fox, naïve café, 你好 👍. " * 100,
 }
-# What onnxruntime-genai 0.15.2 is known to split otherwise with the published tokenizers: the same text in other tokens
-# than the model was trained on. No checkpoint could be converted if they were refused, so they are only named.
-KNOWN = {
+# What onnxruntime-genai 0.15.2 is known to split into other tokens than the published tokenizers do. If these were
+# refused, no checkpoint could be converted. So the record only names the ones that differ.
+KNOWN_DIFFERENCES = {
     "several spaces before a digit": "Total:    100",
     "several spaces before a bracket": "f(\n      ):",
     "several spaces before Chinese": "一  二",
@@ -47,63 +47,70 @@ KNOWN = {
 
 
 def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
-    """Compare prompts' tokens, from message to IDs, and the text of those IDs, streamed as answers are.
+    """Compare the tokens of prompts, from message to IDs, and the text of these tokens, streamed as answers are.
 
     Takes as long as reading both tokenizers: 0.3 s for 32,000 tokens, 3 s for 200,000.
 
     Args:
         checkpoint: the transformers folder.
-        converted: the folder made of it; its weights are not read.
-
-    Returns:
-        prompts, how many were compared and found equal; known_differences, the names of those of KNOWN that are not.
+        converted: the folder made from it. Its weights are not read.
 
     Raises:
-        StepError: a prompt of CORPUS differs; the line says in what.
+        StepError: a prompt of CORPUS differs; the line says how.
     """
     from transformers import AutoTokenizer
 
     reference = AutoTokenizer.from_pretrained(checkpoint)
     tokenizer = load_tokenizer(converted)
-    for name, text in CORPUS.items():
-        if difference := _difference(reference, tokenizer, text):
+    for name, message in CORPUS.items():
+        if difference := _difference(reference, tokenizer, message):
             raise StepError(
-                f"the runtime does not read text as transformers does ({name}: {_short(text)}): {difference}; nothing "
-                "was logged. Report the checkpoint's tokenizer to onnxruntime-genai"
+                f"the runtime does not read text as transformers does ({name}: {_short(message)}): {difference}. "
+                "Nothing was logged. Report the checkpoint's tokenizer to onnxruntime-genai"
             )
-    known = tuple(name for name, text in KNOWN.items() if _difference(reference, tokenizer, text))
+    known = tuple(name for name, message in KNOWN_DIFFERENCES.items() if _difference(reference, tokenizer, message))
     return TokenizerCheck(prompts=len(CORPUS), known_differences=known)
 
 
-def _difference(reference: Any, tokenizer: Any, text: str) -> str:
-    """The first difference between the two readings of one message, as a clause; empty where there is none."""
-    messages = [{"role": "user", "content": text}]
-    expected = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+def _difference(reference: Any, tokenizer: Any, message: str) -> str:
+    """Return how the runtime's reading of a message differs from transformers', as a clause; empty if it does not.
+
+    Args:
+        reference: transformers' tokenizer.
+        tokenizer: the runtime's tokenizer.
+    """
+    messages = [{"role": "user", "content": message}]
+    expected_prompt = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     try:
-        found = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
-        found_ids = [int(token) for token in tokenizer.encode(found)]
-    except RuntimeError as error:  # what the binding raises for all of its faults
+        prompt = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        tokens = [int(token) for token in tokenizer.encode(prompt)]
+    except RuntimeError as error:  # the binding raises it for every fault
         return f"it fails with {str(error)!r}"
-    if found != expected:
-        return f"its chat template makes {_short(found)} instead of {_short(expected)}"
-    ids = _encode(reference, expected)
-    if found_ids != ids:
-        shorter = min(len(found_ids), len(ids))
-        at = next((i for i in range(shorter) if found_ids[i] != ids[i]), shorter)
-        return f"from token {at} on it makes {found_ids[at : at + 8]} instead of {ids[at : at + 8]}"
-    ids = _encode(reference, text)
-    if set(ids) & set(reference.added_tokens_decoder):
-        return ""  # skipped when decoding, but transformers leaves a space in place of some
+    if prompt != expected_prompt:
+        return f"its chat template makes {_short(prompt)} instead of {_short(expected_prompt)}"
+    expected = _encode(reference, expected_prompt)
+    if tokens != expected:
+        shorter = min(len(tokens), len(expected))
+        at = next((i for i in range(shorter) if tokens[i] != expected[i]), shorter)
+        return f"from token {at} on it makes {tokens[at : at + 8]} instead of {expected[at : at + 8]}"
+    return _decoded_difference(reference, tokenizer, message)
+
+
+def _decoded_difference(reference: Any, tokenizer: Any, message: str) -> str:
+    """Return how the text of a message's tokens differs when the runtime streams it; empty if it does not."""
+    tokens = _encode(reference, message)
+    if set(tokens) & set(reference.added_tokens_decoder):
+        return ""  # both leave added tokens out, but transformers puts a space in place of some
     stream = tokenizer.create_stream()
-    shown = "".join(stream.decode(token) for token in ids)
-    expected = reference.decode(ids, skip_special_tokens=True)
-    if shown.strip() != expected.strip():  # as both wrappers strip answers
-        return f"it shows {_short(shown)} instead of {_short(expected)}"
+    decoded = "".join(stream.decode(token) for token in tokens)
+    expected = reference.decode(tokens, skip_special_tokens=True)
+    if decoded.strip() != expected.strip():  # both wrappers strip answers
+        return f"it decodes to {_short(decoded)} instead of {_short(expected)}"
     return ""
 
 
 def _encode(reference: Any, text: str) -> list[int]:
-    """Quietly: a text longer than the context is no fault here."""
+    # Not verbose: transformers would warn of a text longer than the context, which is no fault here.
     return reference(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 

@@ -16,9 +16,9 @@ from mlflow.exceptions import MlflowException
 from steps.conversion.convert import convert
 from steps.conversion.options import parse_choice
 from steps.wrap_custom import model_arguments
-from tests.conftest import ROOT, TINY
+from tests.checkout import ROOT, TINY
+from tests.checkpoints.tokenizers import TEMPLATES
 from tests.conversion.records import conversion_of
-from tests.conversion.test_tokenizer_check import TEMPLATES
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]

@@ -13,8 +13,10 @@ from steps.conversion.convert import convert
 from steps.conversion.mapped_model import float32_logits, open_model
 from steps.conversion.options import parse_choice
 from steps.conversion.runtime_limits import known_limits
+from tests.checkout import TINY
 from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH, make_checkpoint
-from tests.conftest import TINY
+
+pytestmark = pytest.mark.model
 
 TOLERANCE = 1e-4
 LONGROPE = [name for name, fields in GEOMETRIES.items() if fields["max_position_embeddings"] > ORIGINAL_LENGTH]
@@ -166,9 +168,9 @@ def test_mapped_weights_give_pytorchs_own_logits(checkpoints, geometry):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_key_value_heads": 4}, r"asks for model\.layers\.0\.self_attn\.qkv_proj\.weight of 1024 x 512"),
-        ({"intermediate_size": 999}, r"asks for model\.layers\.0\.mlp\.gate_up_proj\.weight of 1998 x 512"),
-        ({"num_hidden_layers": 3}, r"asks for model\.layers\.2\.[a-z_.]+, which the weights lack"),
+        ({"num_key_value_heads": 4}, r"describes model\.layers\.0\.self_attn\.qkv_proj\.weight of 1024 x 512"),
+        ({"intermediate_size": 999}, r"describes model\.layers\.0\.mlp\.gate_up_proj\.weight of 1998 x 512"),
+        ({"num_hidden_layers": 3}, r"describes model\.layers\.2\.[a-z_.]+, which the weights lack"),
     ],
 )
 def test_a_config_that_contradicts_the_weights_is_named_before_any_work(tmp_path, change, message):

@@ -1,4 +1,4 @@
-"""Streaming against the stock builder: the same bytes, and what becomes of it when the builder changes."""
+"""Streaming against the stock builder: the same bytes in less memory, and a clear error when the builder changes."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from steps.chat.runtime.session import FIRST_LOGIT
+from steps.chat.runtime.graph import FIRST_LOGIT
 from steps.common.errors import StepError
 from steps.conversion import streaming
-from steps.conversion.builder import shared_embeddings
 from steps.conversion.convert import convert
 from steps.conversion.options import parse_choice
+from tests.checkout import TINY
 from tests.checkpoints.geometries import GEOMETRIES, HEAD_SIZE
-from tests.conftest import TINY
+
+pytestmark = pytest.mark.model
 
 OPTIONS = [
     ("int4", "block_size=32"),
@@ -39,19 +40,19 @@ OPTIONS = [
     + [(name, *options) for name in [*GEOMETRIES][1:] for options in (OPTIONS[0], OPTIONS[-2], OPTIONS[-1])],
 )
 def test_every_tensor_has_the_stock_builders_bytes(checkpoints, geometry, precision, options, tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "_PIECE", 1)  # the smallest pieces, so that even these matrices are cut
+    monkeypatch.setattr(streaming, "PIECE_BYTES", 1)  # the smallest pieces, so that even these matrices are cut
     ours, stock = _both(checkpoints[geometry], precision, options, tmp_path)
     assert ours == stock
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
-def test_so_have_those_for_a_gpu(checkpoints, precision, tmp_path):
+def test_every_tensor_of_a_gpu_conversion_has_the_stock_builders_bytes(checkpoints, precision, tmp_path):
     ours, stock = _both(checkpoints["phi-3-medium"], precision, "block_size=32", tmp_path, device="cuda")
     assert ours == stock
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_the_logits_of_the_last_positions_can_be_had_alone(checkpoints, geometry, tmp_path):
+def test_the_graph_computes_the_logits_of_the_selected_positions_alone(checkpoints, geometry, tmp_path):
     convert(checkpoints[geometry], tmp_path / "onnx", parse_choice("genai", "fp32", "", "cpu"))
     session = ort.InferenceSession(tmp_path / "onnx" / "model.onnx")
     feeds = {"input_ids": np.arange(10, 30)[None], "attention_mask": np.ones((1, 20), np.int64)}
@@ -59,7 +60,7 @@ def test_the_logits_of_the_last_positions_can_be_had_alone(checkpoints, geometry
         if value.name.startswith("past"):
             feeds[value.name] = np.zeros((1, value.shape[1], 0, HEAD_SIZE), np.float32)
     everything, *present = session.run(None, feeds)
-    assert everything.shape[1] == 20, "all, for who does not ask"
+    assert everything.shape[1] == 20, "without the input, all of them"
     for first in (0, 7, 19, 20):
         some, *same = session.run(None, feeds | {FIRST_LOGIT: np.array([first])})
         assert some.shape[1] == 20 - first
@@ -67,26 +68,26 @@ def test_the_logits_of_the_last_positions_can_be_had_alone(checkpoints, geometry
         assert all(np.array_equal(a, b) for a, b in zip(present, same, strict=True))
 
 
-def test_pieces_may_be_of_any_size(checkpoints, tmp_path, monkeypatch):
+def test_the_size_of_the_pieces_does_not_change_the_bytes(checkpoints, tmp_path, monkeypatch):
     sizes = {}
     for piece in (1, 1 << 20, 1 << 40):
-        monkeypatch.setattr(streaming, "_PIECE", piece)
+        monkeypatch.setattr(streaming, "PIECE_BYTES", piece)
         convert(checkpoints["phi-4-mini"], tmp_path / str(piece), parse_choice("genai", "int4", "", "cpu"))
         sizes[piece] = (tmp_path / str(piece) / "model.onnx.data").read_bytes()
     assert len(set(sizes.values())) == 1
 
 
-def test_all_that_the_checkpoint_holds_is_told_as_progress(checkpoints, tmp_path):
+def test_progress_adds_up_to_the_bytes_of_the_checkpoint(checkpoints, tmp_path):
     told = []
     convert(checkpoints["phi-3-medium"], tmp_path / "onnx", parse_choice("genai", "int4", "", "cpu"), told.append)
     weights = (checkpoints["phi-3-medium"] / "model.safetensors").stat().st_size
     assert len(told) > 10 and 0.98 * weights <= sum(told) <= weights
 
 
-def test_a_builder_that_has_changed_is_named_and_the_stock_way_still_works(tmp_path, monkeypatch):
+def test_a_changed_builder_is_named_and_works_without_streaming(tmp_path, monkeypatch):
     from onnxruntime_genai.models import builder
 
-    class Renamed(builder.Phi3MiniModel):  # as if a later version called its initialisers otherwise
+    class Renamed(builder.Phi3MiniModel):  # as if a later version had renamed a parameter
         def make_initializer(self, tensor, /, name, to_dtype=None, to=None):
             super().make_initializer(tensor, name, to_dtype or to)
 
@@ -103,37 +104,21 @@ def test_a_builder_that_has_changed_is_named_and_the_stock_way_still_works(tmp_p
     assert builder.Phi3MiniModel is Renamed, "the builder is left as it was"
 
 
-def test_a_node_that_is_not_in_the_graph_is_named(tmp_path):
+def test_an_excluded_node_that_the_graph_lacks_is_named(tmp_path):
     with pytest.raises(StepError, match="did you mean '/lm_head/MatMul'"):
         convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", "nodes_to_exclude=/lm_head/MatMull", "cpu"))
     assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.parametrize("options", ["algo_config=k_quant", "algo_config=rtn,is_symmetric=false"])
-def test_an_odd_number_of_blocks_is_refused_where_the_quantiser_fails(tmp_path, options):
+def test_an_odd_number_of_blocks_is_refused_if_the_quantiser_cannot_store_it(tmp_path, options):
     with pytest.raises(StepError, match="416 inputs in blocks of 32: they make 13 blocks"):
         convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", options, "cpu"))
     convert(TINY, tmp_path / "onnx", parse_choice("genai", "int4", f"{options},block_size=128", "cpu"))
 
 
-@pytest.mark.parametrize(
-    ("precision", "options"),
-    [
-        ("int8", {}),
-        ("int4", {"is_symmetric": "false"}),
-        ("int4", {"matmul_mixed_precision": "last_matmul:int8"}),
-        ("int4", {"use_qdq": "true"}),
-    ],
-)
-def test_a_tied_head_is_not_shared_where_the_builder_cannot(precision, options):
-    assert shared_embeddings(options, precision, tied=True) == options | {"shared_embeddings": "false"}
-    assert shared_embeddings(options, precision, tied=False) == options
-    with pytest.raises(StepError, match="shared_embeddings=true does not work"):
-        shared_embeddings(options | {"shared_embeddings": "true"}, precision, tied=True)
-
-
-def _without_choice(tensors: dict, nodes: list[tuple]) -> tuple[dict, list[tuple]]:
-    """What is ours alone, the choice of the logits, taken out of the graph again."""
+def _without_selection(tensors: dict, nodes: list[tuple]) -> tuple[dict, list[tuple]]:
+    """Return tensors and nodes without the selection of logits, which the stock builder does not make."""
     slices = {node[3][0]: node[2] for node in nodes if FIRST_LOGIT in node[2]}
     assert len(slices) == 2
     added = {name for inputs in slices.values() for name in inputs[1:]}
@@ -147,13 +132,12 @@ def _without_choice(tensors: dict, nodes: list[tuple]) -> tuple[dict, list[tuple
 
 
 def _both(folder: Path, precision: str, options: str, scratch: Path, device: str = "cpu") -> tuple[dict, dict]:
-    """Tensors, nodes and genai_config.json of our conversion and of the stock builder's."""
-    found = []
+    """Return tensors, nodes and genai_config.json of the streaming conversion, and of the stock builder's."""
+    results = []
     for stock in ("false", "true"):
         out = scratch / stock
-        convert(
-            folder, out, parse_choice("genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
-        )
+        choice = parse_choice("genai", precision, ",".join(filter(None, [options, f"stock={stock}"])), device)
+        convert(folder, out, choice)
         graph = onnx.load(out / "model.onnx").graph
         tensors = {tensor.name: (tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer}
         nodes = [
@@ -161,9 +145,9 @@ def _both(folder: Path, precision: str, options: str, scratch: Path, device: str
             for n in graph.node
         ]
         if stock == "false":
-            tensors, nodes = _without_choice(tensors, nodes)
+            tensors, nodes = _without_selection(tensors, nodes)
         nodes.sort()
-        found.append(
+        results.append(
             {"tensors": tensors, "nodes": nodes, "config": json.loads((out / "genai_config.json").read_text())}
         )
-    return found[0], found[1]
+    return results[0], results[1]
