@@ -1,183 +1,105 @@
-"""What the tests share: no network but loopback, a hub, a tracking server, and the pipeline run once."""
+"""What all tests share: loopback as the only network, the order of files, a hub, tracking servers, converted models."""
 
 import contextlib
 import os
-import shutil
-import signal
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-TINY = ROOT / "params" / "tiny-phi3"
-sys.path.insert(0, str(ROOT))
+from tests.checkout import ROOT, TINY, Project, Result, checkout
+from tests.fakes import servers
+from tests.fakes.hub import Hub
+from tests.guard import sitecustomize
 
-# The guard is imported here for this process, and by every Python process that the tests start.
-sys.path.insert(0, str(ROOT / "tests" / "guard"))
-import sitecustomize  # noqa: E402
+# The import keeps this process from reaching other machines. PYTHONPATH does it in every process that the tests start.
+GUARD = Path(sitecustomize.__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join([str(GUARD), os.environ.get("PYTHONPATH", "")])
 
-sys.addaudithook(sitecustomize._guard)
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "guard"), os.environ.get("PYTHONPATH", "")])
+# What the user's shell exports must not reach the tests: credentials, the address of a store or a hub.
 for name in [name for name in os.environ if name.startswith(("HF_", "MLFLOW_", "DATABRICKS_", "AWS_"))]:
     del os.environ[name]
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is this one
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-from tests.fakes import servers  # noqa: E402
-from tests.fakes.hub import Hub  # noqa: E402
+# Hypothesis keeps its tables of characters and its failed examples outside the project's folder.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{tempfile.gettempdir()}/phi-mlflow-hypothesis-{os.getuid()}"
+
+MARKERS = ("e2e", "model", "unit")  # the slowest first
+TOOLS = {".git", ".mypy_cache", ".ruff_cache"}  # what git and the checks of types and style keep in the project
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the files without unit tests under `-m unit`: importing them takes longer than all unit tests."""
+    if config.option.markexpr != "unit" or not collection_path.match("test_*.py"):
+        return None
+    return "mark.unit" not in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first: with e2e tests, then with model tests, then with unit tests only.
+
+    `--dist loadfile` hands out files in this order, so no process is left with a slow file at the end.
+    """
+    ranks: dict[Path, int] = {}
+    for item in items:
+        markers = [MARKERS.index(mark.name) for mark in item.iter_markers() if mark.name in MARKERS]
+        ranks[item.path] = min([ranks.get(item.path, len(MARKERS)), *markers])
+    items.sort(key=lambda item: ranks[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process run all files of tests/main, because they share one cold `main`; elsewhere it is one file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadFolderOfMain(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = "tests/main/"
+            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+
+    return LoadFolderOfMain(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left_in_the_tree():
-    """The tests leave no store, artifacts or temporary files in the project's folder."""
+def nothing_is_left_in_the_tree() -> Iterator[None]:
+    """Check that the tests leave no store, artifacts, caches or temporary files in the project's folder."""
 
-    def visible() -> set[str]:
-        return {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    def names() -> set[str]:
+        return {path.name for path in ROOT.iterdir()} - TOOLS
 
-    before = visible()
+    before = names()
     yield
-    assert visible() == before
+    assert names() == before
 
 
-@dataclass
-class Result:
-    """What a person sees of a command: its exit code, and stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    def error_lines(self) -> list[str]:
-        """Stderr without MLflow's own log lines and warnings."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        return [line for line in lines if " INFO mlflow" not in line and " ERROR mlflow.cli" not in line]
-
-
-def listen_to_signals() -> None:
-    """As in a terminal: a test run in the background of a script inherits SIGINT ignored, and hands that on."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_DFL)
-
-
-@dataclass
-class Project:
-    """A checkout of the project and a tracking store to run it against."""
-
-    root: Path
-    uri: str
-    home: Path
-
-    @property
-    def client(self):
-        """MLflow's client of the store."""
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.uri, self.uri)
-
-    def _env(self, **more: str) -> dict[str, str]:
-        return {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")} | more
-
-    def run_module(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
-        """The command of an entry point, without `mlflow run` around it: two seconds less."""
-        process = subprocess.run(
-            [sys.executable, "-m", f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())],
-            cwd=self.home,
-            env=os.environ
-            | self._env(PYTHONPATH=os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]]), **(env or {})),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        return Result(process.returncode, process.stdout, process.stderr)
-
-    def start(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen:
-        """`mlflow run` as a user starts it, in the environment of the tests, in a process group of its own."""
-        arguments = [part for key, value in params.items() for part in ("-P", f"{key}={value}")]
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "run",
-                str(self.root),
-                "-e",
-                entry_point,
-                "--env-manager",
-                "local",
-                *arguments,
-            ],
-            cwd=self.home,
-            env=os.environ | self._env(**(env or {})),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-            preexec_fn=listen_to_signals,
-        )
-
-    def run(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
-        """Start and wait."""
-        process = self.start(entry_point, env, **params)
-        out, err = process.communicate(timeout=600)
-        return Result(process.returncode, out, err)
-
-    def runs(self, filter_string: str = "") -> list:
-        """All runs of the default experiment, the latest first."""
-        return self.client.search_runs(["0"], filter_string, order_by=["attributes.start_time DESC"])
-
-    def latest(self, entry_point: str):
-        """The latest run of an entry point."""
-        return self.runs(f"tags.`mlflow.project.entryPoint` = '{entry_point}'")[0]
-
-
-def checkout(target: Path) -> Path:
-    """A clone of the project as it stands, uncommitted changes included."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
-    git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "As it stands"]):
-        subprocess.run([*git, *command], cwd=target, check=True)
-    return target
-
-
-@dataclass
+@dataclass(frozen=True)
 class Backend:
-    """A tracking server and what is behind it: its database and its bucket, with the environment that reaches that."""
+    """A tracking server, and what is behind it."""
 
     url: str
     database: str
-    bucket_env: dict[str, str]
+    bucket_env: dict[str, str]  # the environment in which boto3 finds the bucket
 
 
 @pytest.fixture(scope="session")
-def backend(tmp_path_factory) -> Iterator[Backend]:
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """A tracking server that asks for a password, has PostgreSQL behind it, and proxies its artifacts to S3.
 
-    Where PostgreSQL is not installed it has SQLite.
+    Where PostgreSQL is not installed, SQLite is behind it.
     """
     folder = tmp_path_factory.mktemp("server")
     with contextlib.ExitStack() as stack:
         programs = servers.postgres_programs()
         database = stack.enter_context(servers.postgres(programs)) if programs else f"sqlite:///{folder}/mlflow.db"
         bucket = stack.enter_context(servers.s3())
-        given = ("--artifacts-destination", "s3://phi/store", "--app-name", "basic-auth")
+        arguments = ("--artifacts-destination", "s3://phi/store", "--app-name", "basic-auth")
         env = servers.basic_auth(folder) | bucket
-        url = stack.enter_context(servers.serve(folder, *given, store=database, **env))
+        url = stack.enter_context(servers.tracking_server(folder, *arguments, store=database, env=env))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("MLFLOW_TRACKING_USERNAME", servers.ADMIN)
         patch.setenv("MLFLOW_TRACKING_PASSWORD", servers.PASSWORD)
@@ -185,28 +107,28 @@ def backend(tmp_path_factory) -> Iterator[Backend]:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory, backend) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, backend: Backend) -> Project:
     """A checkout against the tracking server, for the tests of the pipeline as a whole."""
     return Project(checkout(tmp_path_factory.mktemp("project")), backend.url, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")
-def cold(project) -> Result:
-    """The first `main` of that checkout: everything runs."""
+def cold(project: Project) -> Result:
+    """The first `main` of that checkout, in which every step runs."""
     result = project.run("main")
     assert result.code == 0, result.err
     return result
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory) -> Project:
-    """A checkout against a SQLite store in the user's folder, as `mlflow run` has it by default: for bad input."""
+def local(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout against a SQLite store in the user's folder, which is the default of `mlflow run`."""
     home = tmp_path_factory.mktemp("local")
     return Project(checkout(tmp_path_factory.mktemp("checkout")), f"sqlite:///{home}/mlflow.db", home)
 
 
 @pytest.fixture(scope="session")
-def fetched(local) -> str:
+def fetched(local: Project) -> str:
     """The ID of a finished fetch_model run in the local store."""
     result = local.run("fetch_model", source="params/tiny-phi3")
     assert result.code == 0, result.err
@@ -222,7 +144,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory) -> dict[str, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of every geometry at reduced size, with random weights."""
     from tests.checkpoints.geometries import GEOMETRIES, make_checkpoint
 
@@ -230,7 +152,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory) -> dict[str, Path]:
+def converted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The shipped checkpoint as ONNX: "genai int4", "genai int8", "genai fp32", "optimum fp32"."""
     from steps.conversion.convert import convert
     from steps.conversion.options import parse_choice

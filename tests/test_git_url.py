@@ -1,4 +1,4 @@
-"""The project from a git URL: `mlflow run http://.../repo.git -v VERSION` in an empty folder, and a real git server."""
+"""Run the project from a git URL in an empty folder, `mlflow run http://.../repo.git -v VERSION`, by a real server."""
 
 import os
 import re
@@ -13,21 +13,17 @@ import mlflow
 import pytest
 from mlflow.exceptions import ExecutionException
 
-from tests.conftest import Project, Result, checkout
+from tests.checkout import Project, Result, checkout, git
 from tests.fakes.git_server import GitServer
+
+pytestmark = pytest.mark.e2e
 
 TOKEN = "planted-token-9"
 SUBDIRECTORY = "projects/phi"
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """What a git command prints."""
-    command = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def commit(folder: Path) -> str:
-    """Commit everything; the commit's SHA."""
+    """Commit everything. Return the commit's SHA."""
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "More")
     return git(folder, "rev-parse", "HEAD")
@@ -35,30 +31,32 @@ def commit(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    """A working copy whose branch `main` is one commit ahead of what stands here, and `candidate` two."""
+    """A working copy of the project as it stands. The fixture `commits` adds commits to it."""
     return checkout(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
 def commits(work) -> dict[str, str]:
-    """Name -> SHA: `here`, the project as it stands; `main`, a note more; `candidate`, another fetch_model."""
-    found = {"here": git(work, "rev-parse", "HEAD")}
+    """Name -> SHA. `here` is the project as it stands, `main` adds a note, and `candidate` changes fetch_model too."""
+    shas = {"here": git(work, "rev-parse", "HEAD")}
     (work / "NOTES").write_text("a later commit\n")
-    found["main"] = commit(work)
+    shas["main"] = commit(work)
     git(work, "checkout", "-qb", "candidate")
     module = work / "steps" / "fetch_model.py"
-    guard = 'if __name__ == "__main__":\n'
-    assert guard in module.read_text()
-    module.write_text(module.read_text().replace(guard, f'{guard}    print("the candidate\'s own code")\n'))
+    command_line = 'if __name__ == "__main__":\n'
+    assert command_line in module.read_text()
+    module.write_text(
+        module.read_text().replace(command_line, f'{command_line}    print("the candidate\'s own code")\n')
+    )
     shutil.copy(work / "params" / "tiny.yaml", work / "params" / "theirs.yaml")
-    found["candidate"] = commit(work)
-    git(work, "checkout", "-q", found["here"])
-    return found
+    shas["candidate"] = commit(work)
+    git(work, "checkout", "-q", shas["here"])
+    return shas
 
 
 @pytest.fixture(scope="module")
 def repositories(work, commits, tmp_path_factory) -> Path:
-    """Bare ones: repo.git; and nested.git, which has the project in a folder, in the commit that its tag v1 names."""
+    """A folder with bare repositories: repo.git; nested.git, with the project in a folder. Both have a tag v1."""
     folder = tmp_path_factory.mktemp("repositories")
     git(folder, "clone", "-q", "--bare", str(work), "repo.git")
     git(folder / "repo.git", "tag", "v1", commits["here"])
@@ -78,14 +76,14 @@ def repositories(work, commits, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repositories) -> Iterator[GitServer]:
-    """It gives everything to everybody."""
+    """A git server that asks for no credentials."""
     with GitServer(repositories) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory) -> Path:
-    """The folder that a user stands in, empty; beside it is `tmp` for temporary files."""
+    """The empty folder in which a user stands. Temporary files go to the folder `tmp` beside it."""
     folder = tmp_path_factory.mktemp("user")
     for name in ("here", "tmp"):
         (folder / name).mkdir()
@@ -93,7 +91,7 @@ def user(tmp_path_factory) -> Path:
 
 
 def mlflow_run(user: Path, uri: str, *arguments: str) -> Result:
-    """`mlflow run` as a user types it who has named no tracking store."""
+    """Run `mlflow run` as a user does who has chosen no tracking store."""
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "run", uri, "--env-manager", "local", *arguments],
         cwd=user,
@@ -108,7 +106,7 @@ def mlflow_run(user: Path, uri: str, *arguments: str) -> Result:
 
 
 def store(user: Path) -> Project:
-    """The store that `mlflow run` makes where the user stands."""
+    """Return the user's folder with the store that `mlflow run` makes in it."""
     return Project(user, f"sqlite:///{user}/mlflow.db", user)
 
 
@@ -117,7 +115,7 @@ ONLY_FETCH = ("-P", "profile=tiny", "-P", "steps=fetch_model")
 
 @pytest.fixture(scope="module")
 def first(user, work, commits, repositories) -> str:
-    """The ID of a fetch_model run that `main` started in a local checkout, at the commit `here`."""
+    """The ID of a fetch_model run that `main` started in a local checkout at the commit `here`."""
     result = mlflow_run(user, str(work), *ONLY_FETCH)
     assert result.code == 0, result.err
     run = store(user).latest("fetch_model")
@@ -126,7 +124,7 @@ def first(user, work, commits, repositories) -> str:
 
 
 def assert_only_the_store_is_left(user: Path) -> None:
-    """The store and each run's artifacts are where the user stands, and no more. MLflow leaves its clone in tmp."""
+    """Check that the user's folder holds the store and artifacts, and nothing else. MLflow clones into tmp."""
     assert sorted(path.name for path in user.iterdir()) == ["mlflow.db", "mlruns"]
     assert list((user.parent / "tmp").glob("phi-mlflow*")) == []
     for run in store(user).runs():
@@ -136,7 +134,7 @@ def assert_only_the_store_is_left(user: Path) -> None:
 
 
 def assert_reused(user: Path, result: Result, run_id: str, sha: str) -> None:
-    """`main` found that run, started none, and its own run has the commit."""
+    """Check that `main` reused a run and started none, and that its own run names the commit."""
     assert result.code == 0, result.err
     assert re.match(rf"fetch_model +reused  {run_id}", result.out), result.out
     assert store(user).latest("fetch_model").info.run_id == run_id
@@ -144,27 +142,42 @@ def assert_reused(user: Path, result: Result, run_id: str, sha: str) -> None:
     assert_only_the_store_is_left(user)
 
 
-def test_a_commit_reuses_what_a_local_checkout_of_it_ran(server, user, commits, first):
-    """A full SHA, which no branch is at."""
+def test_a_commit_reuses_the_run_of_a_local_checkout(server, user, commits, first):
+    """The version is a full SHA that is at the head of no branch."""
     result = mlflow_run(user, f"{server.url}/repo.git", "-v", commits["here"], "-e", "main", *ONLY_FETCH)
     assert_reused(user, result, first, commits["here"])
 
 
-def test_a_tag_of_a_repository_that_holds_the_project_in_a_folder(server, user, commits, first):
-    """What counts are the project's files: they are the same in another repository, at another commit."""
+def test_a_tag_of_a_repository_with_the_project_in_a_folder_reuses_it_too(server, user, commits, first):
+    """Reuse compares the project's files. They are the same here, in another repository at another commit."""
     result = mlflow_run(user, f"{server.url}/nested.git#{SUBDIRECTORY}", "-v", "v1", "-e", "main", *ONLY_FETCH)
     assert_reused(user, result, first, commits["nested"])
 
 
-def test_a_branch_runs_its_own_code_and_a_token_in_the_address_is_in_no_run(repositories, user, commits, first):
-    with GitServer(repositories, ("somebody", TOKEN)) as private:
-        uri = f"http://somebody:{TOKEN}@{private.address}/repo.git"
-        # The profile is one that the branch alone has, and so is the edit for which nothing that is finished will do.
-        result = mlflow_run(user, uri, "-v", "candidate", "-P", "profile=theirs", "-P", "steps=fetch_model")
-        assert {path for _, path, authorised in private.requests if not authorised} == {"/repo.git/info/refs"}
-        assert ("POST", "/repo.git/git-upload-pack", True) in private.requests
+@pytest.fixture(scope="module")
+def private(repositories) -> Iterator[GitServer]:
+    """A git server that asks for TOKEN."""
+    with GitServer(repositories, ("somebody", TOKEN)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def candidate(private, user, first) -> Result:
+    """A run of `main` on the branch `candidate`, with the token in the address."""
+    uri = f"http://somebody:{TOKEN}@{private.address}/repo.git"
+    # Only the branch has this profile, and the edit of fetch_model, for which no finished run can be reused.
+    result = mlflow_run(user, uri, "-v", "candidate", "-P", "profile=theirs", "-P", "steps=fetch_model")
     assert result.code == 0, result.err
-    assert re.match(r"fetch_model +\d+\.\d s", result.out), result.out
+    return result
+
+
+def test_a_private_repository_is_cloned_with_the_token(private, candidate):
+    assert {path for _, path, authorised in private.requests if not authorised} == {"/repo.git/info/refs"}
+    assert ("POST", "/repo.git/git-upload-pack", True) in private.requests
+
+
+def test_a_branch_runs_its_own_code(candidate, user, commits, first):
+    assert re.match(r"fetch_model +\d+\.\d s", candidate.out), candidate.out
     main, step = store(user).latest("main"), store(user).latest("fetch_model")
     assert step.info.run_id != first
     assert step.data.tags["mlflow.parentRunId"] == main.info.run_id
@@ -174,35 +187,34 @@ def test_a_branch_runs_its_own_code_and_a_token_in_the_address_is_in_no_run(repo
     assert "the candidate's own code" in mlflow.artifacts.load_text(main.info.artifact_uri + "/logs/output.log")
     assert_only_the_store_is_left(user)
 
+
+def test_a_token_in_the_address_is_in_no_run_and_no_file(candidate, private, user):
     for run in store(user).runs():
         assert TOKEN not in str(run.to_dictionary()), run.info.run_id
-    assert main.data.tags["mlflow.source.name"].endswith(f"{private.address}/repo.git"), "but where it is from is said"
+    source = store(user).latest("main").data.tags["mlflow.source.name"]
+    assert source.endswith(f"{private.address}/repo.git"), "the address without the token is kept"
     subprocess.run([sys.executable, "-c", VACUUM, "mlflow.db"], cwd=user, check=True)
     for file in (path for path in user.rglob("*") if path.is_file()):
         assert TOKEN.encode() not in file.read_bytes(), file
 
 
-# What a page of the database has lost is left in the file by some builds of SQLite, and overwritten by others.
+# Some builds of SQLite leave deleted rows in the file. VACUUM writes the file anew.
 VACUUM = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM')"
 
 
 @pytest.mark.parametrize(
-    ("project", "version", "said"),
+    ("project", "version", "message"),
     [
         ("repo.git", "v2", "Unable to checkout version 'v2' of git repo"),
         ("nested.git#projects/psi", "v1", "Could not find subdirectory projects/psi"),
     ],
 )
-def test_what_the_repository_lacks_is_refused_before_there_is_a_run(
-    server, user, first, project, version, said, monkeypatch
+def test_mlflow_refuses_a_version_or_a_folder_that_the_repository_lacks_before_there_is_a_run(
+    server, user, first, project, version, message, monkeypatch
 ):
-    """By MLflow, before it has any code of this project; called as its command line calls it."""
     monkeypatch.setattr(tempfile, "tempdir", str(user.parent / "tmp"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store(user).uri)
     before = len(store(user).runs())
-    mlflow.set_tracking_uri(store(user).uri)
-    try:
-        with pytest.raises(ExecutionException, match=said):
-            mlflow.run(f"{server.url}/{project}", version=version, env_manager="local", experiment_id="0")
-    finally:
-        mlflow.set_tracking_uri(None)
+    with pytest.raises(ExecutionException, match=message):
+        mlflow.run(f"{server.url}/{project}", version=version, env_manager="local", experiment_id="0")
     assert len(store(user).runs()) == before

@@ -1,7 +1,8 @@
-"""A small Hugging Face hub over real HTTP on loopback: the calls that huggingface_hub makes, and faults on demand.
+"""A small Hugging Face hub over real HTTP on loopback: the endpoints that huggingface_hub calls, and faults on demand.
 
-Endpoints (https://huggingface.co/docs/hub/api): GET /api/models/{repo}/revision/{rev}, and HEAD and GET of
-/{repo}/resolve/{rev}/{path} with ETag, X-Repo-Commit, X-Linked-Size and Range.
+The endpoints (https://huggingface.co/docs/hub/api):
+- GET /api/models/{repo}/revision/{revision} lists the files of a repository.
+- HEAD and GET of /{repo}/resolve/{revision}/{path} give a file, with ETag, X-Repo-Commit, X-Linked-Size and Range.
 """
 
 import hashlib
@@ -9,33 +10,42 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlparse
+
+TOKEN = "right-token"  # opens gated repositories
 
 
 @dataclass
 class Repo:
-    """One repository: its files, and what its revisions name."""
+    """One repository of the hub."""
 
     files: dict[str, bytes]
-    revisions: dict[str, str]
-    gated: bool = False
-    declared_sizes: dict[str, int] = field(default_factory=dict)  # what the listing says, where it should lie
+    revisions: dict[str, str]  # branch or tag -> commit, 40 hex digits
+    gated: bool = False  # whether a request needs TOKEN
+    declared_sizes: dict[str, int] = field(default_factory=dict)  # path -> bytes, where the listing is to be wrong
 
 
 class Hub:
-    """A running hub. `requests` records (method, path, Range header); `cut_after` cuts the next weights download."""
+    """A running hub.
+
+    Attributes:
+        url: the address.
+        repos: name -> repository.
+        requests: (method, path, Range header) of each request so far.
+        cut_after: the bytes after which the next download of weights is cut; None for no cut.
+        failures: HTTP statuses with which the next requests fail.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[tuple[str, str, str | None]] = []
-        self.cut_after: int | None = None  # bytes, once
-        self.failures: list[int] = []  # statuses to answer with first
-        hub = self
+        self.cut_after: int | None = None
+        self.failures: list[int] = []
 
-        class Handler(_Handler):
-            pass
+        class Handler(_Handler):  # http.server makes a handler for each request, so what they share is in their class
+            hub = self
 
-        Handler.hub = hub
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -50,14 +60,14 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         self._answer(body=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(body=False)
 
-    def log_message(self, *args) -> None:
-        """Quiet."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
 
     def _answer(self, body: bool) -> None:
         path = unquote(urlparse(self.path).path)
@@ -72,9 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404, {}, b"", body)
 
     def _find(self, name: str, revision: str, body: bool) -> tuple[Repo, str] | None:
+        """Return a repository and the commit of a revision. Answer with an error and return None if there is none."""
         repo = self.hub.repos.get(name)
-        authorised = self.headers.get("Authorization") == "Bearer right-token"
-        if not repo:  # the real hub does not tell a missing repository from a private one
+        authorised = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        if not repo:  # the real hub gives the same answer for a missing and for a private repository
             self._send(401, {"X-Error-Code": "RepoNotFound"}, b"", body)
         elif repo.gated and not authorised:
             self._send(401, {"X-Error-Code": "GatedRepo"}, b"", body)
@@ -85,46 +96,44 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _info(self, name: str, revision: str, body: bool) -> None:
-        if not (found := self._find(name, revision, body)):
+        if not (repo_and_commit := self._find(name, revision, body)):
             return
-        repo, commit = found
+        repo, commit = repo_and_commit
         siblings = []
         for path, content in repo.files.items():
-            entry = {
-                "rfilename": path,
-                "size": repo.declared_sizes.get(path, len(content)),
-                "blobId": _git_sha(content),
-            }
+            size = repo.declared_sizes.get(path, len(content))
+            entry: dict[str, Any] = {"rfilename": path, "size": size, "blobId": _git_sha(content)}
             if path.endswith(".safetensors"):
-                entry["lfs"] = {"sha256": _sha(content), "size": entry["size"], "pointerSize": 130}
+                entry["lfs"] = {"sha256": _sha(content), "size": size, "pointerSize": 130}
             siblings.append(entry)
         info = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "private": False, "tags": []}
         self._send(200, {"Content-Type": "application/json"}, json.dumps(info).encode(), body)
 
     def _file(self, name: str, revision: str, path: str, body: bool) -> None:
-        if not (found := self._find(name, revision, body)):
+        if not (repo_and_commit := self._find(name, revision, body)):
             return
-        repo, commit = found
+        repo, commit = repo_and_commit
         if path not in repo.files:
             return self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b"", body)
         content = repo.files[path]
-        weights = path.endswith(".safetensors")
+        is_weights = path.endswith(".safetensors")
         headers = {
             "X-Repo-Commit": commit,
-            "ETag": f'"{_sha(content) if weights else _git_sha(content)}"',
+            "ETag": f'"{_sha(content) if is_weights else _git_sha(content)}"',
             "X-Linked-Size": str(len(content)),
             "Accept-Ranges": "bytes",
         }
         status, start = 200, 0
-        if wanted := self.headers.get("Range"):
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
+        if byte_range := self.headers.get("Range"):
+            start = int(byte_range.removeprefix("bytes=").split("-")[0])
             status, headers["Content-Range"] = 206, f"bytes {start}-{len(content) - 1}/{len(content)}"
-        cut = self.hub.cut_after if body and weights else None
+        cut = self.hub.cut_after if body and is_weights else None
         if cut is not None:
             self.hub.cut_after = None
         return self._send(status, headers, content[start:], body, cut)
 
     def _send(self, status: int, headers: dict[str, str], content: bytes, body: bool, cut: int | None = None) -> None:
+        """Answer; without the content for HEAD, and with its first `cut` bytes only where the download is cut."""
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)

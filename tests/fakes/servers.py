@@ -1,4 +1,4 @@
-"""Real servers on loopback for the tests: a tracking server of MLflow's, PostgreSQL, and S3 by moto."""
+"""Real servers on loopback for the tests: MLflow's tracking server, PostgreSQL, and S3 by moto."""
 
 import contextlib
 import os
@@ -9,55 +9,52 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-ADMIN, PASSWORD = "admin", "planted-Pa55word-9"  # of the tracking server that asks for one
+ADMIN, PASSWORD = "admin", "planted-Pa55word-9"  # of the tracking server that asks for a password
+DATABASE_PASSWORD = "planted-db-password"
+_START_TIMEOUT = 120  # seconds
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Return a port of loopback on which no process listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *arguments: str, store: str = "", port: int = 0, **env: str) -> Iterator[str]:
-    """The address of a tracking server.
+def tracking_server(
+    folder: Path, *arguments: str, store: str = "", port: int = 0, env: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Run a tracking server, and yield its address.
 
     Args:
-        arguments: of `mlflow server`: where artifacts go, and what else is not as it is by default.
-        store: the address of its database; by default a SQLite file in the folder.
-        port: to listen on; by default a free one.
-        env: environment variables for it.
+        folder: for the server's log, and for its database by default.
+        arguments: of `mlflow server`, such as where artifacts go.
+        store: the address of the server's database; by default a SQLite file in the folder.
+        port: the port to listen on; by default a free port.
+        env: more environment variables for the server.
     """
     port = port or free_port()
+    log = folder / "log"
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    with (folder / "log").open("a") as log:
+    with log.open("a") as output:
         process = subprocess.Popen(
             [*command, "--backend-store-uri", store or f"sqlite:///{folder}/mlflow.db", *arguments],
             cwd=folder,
-            # Without its queue of jobs, which nothing here asks for: seven processes, each with all imports.
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | env,
-            stdout=log,
-            stderr=log,
+            # No test uses the server's queue of jobs, which is seven processes with all imports.
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | (env or {}),
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).read()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((folder / "log").read_text()) from None
-                time.sleep(0.2)
+        _wait_for_health(url, process, log)
         yield url
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -65,83 +62,59 @@ def serve(folder: Path, *arguments: str, store: str = "", port: int = 0, **env: 
         process.wait()
 
 
-class Cutting:
-    """A way to a server that is cut when `after` bytes have been sent on it, as often as `times` says.
-
-    Attributes:
-        url: the address that takes it.
-        cut: how often it was.
-    """
-
-    def __init__(self, server: str, after: int, times: int) -> None:
-        self.cut, self._after, self._times = 0, after, times
-        self._there = ("127.0.0.1", int(server.rpartition(":")[2]))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._there)
-                threading.Thread(target=self._pass_on, args=(near, far, True), daemon=True).start()
-                threading.Thread(target=self._pass_on, args=(far, near, False), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
-        sent = 0
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                sent += len(data)
-                if counted and sent > self._after and self.cut < self._times:
-                    self.cut += 1
-                    break
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+def _wait_for_health(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when the server answers. Raise RuntimeError with its log if its process ends, or after two minutes."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5).read()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(log.read_text()) from None
+            time.sleep(0.2)
 
 
 def basic_auth(folder: Path) -> dict[str, str]:
-    """What `mlflow server --app-name basic-auth` finds in its environment, with ADMIN and PASSWORD.
+    """Return the environment in which `mlflow server --app-name basic-auth` has the user ADMIN with PASSWORD.
 
     https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/
     """
     config = folder / "basic_auth.ini"
-    lines = {
+    settings = {
         "default_permission": "READ",
         "database_uri": f"sqlite:///{folder}/basic_auth.db",
         "admin_username": ADMIN,
         "admin_password": PASSWORD,
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
-        "auth_cache_ttl_seconds": "3600",  # or every request of thousands computes a slow hash
+        "auth_cache_ttl_seconds": "3600",  # without it, each of thousands of requests computes a slow hash
     }
-    config.write_text("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items()))
+    config.write_text("[mlflow]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     return {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex()}
 
 
 @contextlib.contextmanager
 def s3() -> Iterator[dict[str, str]]:
-    """The environment in which boto3 and MLflow find an S3-compatible server that has the empty bucket `phi`."""
+    """Run an S3-compatible server with the empty bucket `phi`.
+
+    Yield the environment in which boto3 and MLflow find it.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
     env = {
-        "MLFLOW_S3_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+        "MLFLOW_S3_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL_S3": url,
         "AWS_ACCESS_KEY_ID": "planted-key-id",
         "AWS_SECRET_ACCESS_KEY": "planted-aws-secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     session = boto3.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1")
-    session.client("s3", endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"]).create_bucket(Bucket="phi")
+    session.client("s3", endpoint_url=url).create_bucket(Bucket="phi")
     try:
         yield env
     finally:
@@ -149,39 +122,49 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 def postgres_programs() -> Path | None:
-    """The folder of PostgreSQL's server programs, where there is one."""
-    found = [Path(path).parent for path in (shutil.which("initdb"),) if path]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if (folder / "initdb").is_file()), None)
+    """Return the folder of PostgreSQL's server programs, or None where PostgreSQL is not installed."""
+    on_path = [Path(program).parent for program in (shutil.which("initdb"),) if program]
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in (*on_path, *debian) if (folder / "initdb").is_file()), None)
 
 
 @contextlib.contextmanager
 def postgres(programs: Path) -> Iterator[str]:
-    """The address of a database `mlflow` of a PostgreSQL server, which asks for its user's password."""
-    password = "planted-db-password"
-    folder = Path(tempfile.mkdtemp(prefix="phi-mlflow-postgres-"))  # not pytest's, which no other user may enter
-    given = folder / "password"
-    given.write_text(password)
-    who = {}
-    if os.getuid() == 0:  # as whom it refuses to run
+    """Run a PostgreSQL server that asks for a password, and yield the address of its empty database `mlflow`."""
+    import psycopg
+
+    folder = Path(tempfile.mkdtemp(prefix="phi-mlflow-postgres-"))  # another user may not enter pytest's folders
+    password_file = folder / "password"
+    password_file.write_text(DATABASE_PASSWORD)
+    if os.getuid() == 0:  # PostgreSQL does not run as root
         shutil.chown(folder, "postgres")
-        shutil.chown(given, "postgres")
-        who = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **who}
-    init = ["--username=mlflow", f"--pwfile={given}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"]
+        shutil.chown(password_file, "postgres")
     port = free_port()
+    address = f"postgresql://mlflow:{DATABASE_PASSWORD}@127.0.0.1:{port}"
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    init = ["--username=mlflow", f"--pwfile={password_file}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"]
     control = [str(programs / "pg_ctl"), "-D", str(folder / "data"), "-w"]
     try:
-        subprocess.run([str(programs / "initdb"), "-D", str(folder / "data"), *init], check=True, **quiet)
-        subprocess.run([*control, "-l", str(folder / "log"), "-o", options, "start"], check=True, **quiet)
-        import psycopg
-
-        with psycopg.connect(
-            f"postgresql://mlflow:{password}@127.0.0.1:{port}/postgres", autocommit=True
-        ) as connection:
+        _run_as_postgres([str(programs / "initdb"), "-D", str(folder / "data"), *init], folder)
+        _run_as_postgres([*control, "-l", str(folder / "log"), "-o", options, "start"], folder)
+        with psycopg.connect(f"{address}/postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE mlflow")
-        yield f"postgresql://mlflow:{password}@127.0.0.1:{port}/mlflow"
+        yield f"{address}/mlflow"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, **quiet)
+        _run_as_postgres([*control, "-m", "immediate", "stop"], folder, check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_as_postgres(command: list[str], folder: Path, check: bool = True) -> None:
+    """Run one of PostgreSQL's programs: as the user postgres where this process is root."""
+    as_root = os.getuid() == 0
+    subprocess.run(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=check,
+        user="postgres" if as_root else None,
+        group="postgres" if as_root else None,
+        extra_groups=[] if as_root else None,
+    )

@@ -1,24 +1,29 @@
-"""Profiles and parameters: the defaults are MLproject's, and a wrong name gets the nearest right one."""
+"""Profiles and parameters: MLproject has the defaults, and an error proposes the valid name nearest to a wrong name."""
+
+import re
+from collections.abc import Callable
 
 import pytest
 import yaml
 
 from steps.common.errors import StepError
-from steps.project import profiles as module
+from steps.project import profiles
 from steps.project.mlproject import entry_points, parse_parameters
 from steps.project.profiles import read_profile
-from tests.conftest import ROOT
+from tests.checkout import ROOT
+
+pytestmark = pytest.mark.unit
 
 SHIPPED = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
 
 
-def test_the_shipped_profiles():
+def test_these_profiles_are_shipped():
     assert SHIPPED == ["phi-3-medium-4k", "phi-3-mini-128k", "phi-3-mini-4k", "phi-3.5-mini", "phi-4-mini", "tiny"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_profile_passes_the_checks_that_main_makes(name):
-    from steps.main import check
+    from steps.main import check  # imports all steps
 
     check({"profile": name, "steps": "all", "reuse": "true", "experiment_note": ""})
 
@@ -36,21 +41,21 @@ def test_no_profile_repeats_a_default(name):
     assert not repeated
 
 
-def test_defaults_are_mlprojects():
+def test_mlproject_has_the_defaults_of_a_profile():
     sections = read_profile("tiny")
     assert sections["convert_onnx"][0]["exporter"] == entry_points()["convert_onnx"]["exporter"] == "genai"
     assert sections["wrap_custom"][0] == {"task": "llm/v1/chat", "registered_model": "tiny-phi3"}
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """write(text): a profile `mine` in a project of its own."""
+def write(tmp_path, monkeypatch) -> Callable[[str], object]:
+    """write(text): write a profile `mine` in a project of its own."""
     (tmp_path / "params").mkdir()
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(profiles, "ROOT", tmp_path)
     return lambda text: (tmp_path / "params" / "mine.yaml").write_text(text)
 
 
-def test_a_list_of_conversions_makes_variants(write):
+def test_a_list_of_conversions_makes_a_variant_of_each(write):
     write("fetch_model: {source: a/b}\nconvert_onnx:\n- {precision: int4}\n- {precision: fp32, exporter: optimum}\n")
     assert [values["precision"] for values in read_profile("mine")["convert_onnx"]] == ["int4", "fp32"]
 
@@ -74,7 +79,7 @@ def test_a_bad_profile_is_refused(write, text, message):
         read_profile("mine")
 
 
-def test_parameters_come_as_mlproject_passes_them():
+def test_parameters_are_parsed_as_mlproject_passes_them():
     values = parse_parameters("convert_onnx", ["--checkpoint_run=abc", "--options=block_size=32,is_symmetric=true"])
     assert values["options"] == "block_size=32,is_symmetric=true"
     assert values["precision"] == "int4"
@@ -97,8 +102,6 @@ def test_wrong_parameters_are_refused(argv, message):
 
 
 def test_no_command_quotes_a_parameter_that_mlflow_quotes_already():
-    import re
-
     for name, entry in yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"].items():
         assert not re.search(r"['\"]\{\w+\}['\"]", entry["command"]), name
         assert set(re.findall(r"\{(\w+)\}", entry["command"])) == set(entry.get("parameters", {})), name
