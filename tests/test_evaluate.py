@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.checkout import ROOT
 from tests.conversion.records import conversion_of
 
 NAME = "judged"

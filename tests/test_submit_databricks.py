@@ -23,10 +23,10 @@ from steps.databricks.launch import parse
 from steps.project.mlproject import pinned_packages
 from steps.registry.aliases import has_aliases
 from steps.registry.versions import versions_by_model
-from tests.conftest import ROOT, Project, Result, checkout, listen_to_signals
+from tests.checkout import ROOT, Project, Result, checkout, listen_to_signals
 from tests.fakes.databricks.workspace import TOKENS, USER, Fault, Workspace
 from tests.fakes.git_server import GitServer
-from tests.fakes.servers import serve
+from tests.fakes.servers import tracking_server
 
 EXPERIMENT = f"/Users/{USER}/phi-mlflow"
 CLUSTER = "params/databricks/cluster.json"
@@ -48,7 +48,7 @@ def root(tmp_path_factory) -> Path:
 def server(tmp_path_factory) -> Iterator[str]:
     """An mlflow server that names its artifacts as Databricks does, for the client to fetch them there."""
     folder = tmp_path_factory.mktemp("tracking")
-    with serve(folder, "--no-serve-artifacts", "--default-artifact-root", "dbfs:/databricks/mlflow-tracking") as url:
+    with tracking_server(folder, "--no-serve-artifacts", "--default-artifact-root", "dbfs:/databricks/mlflow-tracking") as url:
         yield url
 
 

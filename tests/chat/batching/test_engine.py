@@ -19,8 +19,8 @@ from steps.chat.runtime.cpus import usable_cpus
 from steps.chat.settings import Settings
 from steps.conversion.convert import convert
 from steps.conversion.options import parse_choice
+from tests.checkout import ROOT
 from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH
-from tests.conftest import ROOT
 
 QA = [json.loads(line) for line in (ROOT / "params/evalsets/tiny-qa.jsonl").read_text().splitlines()]
 ENDLESS = ("regex", "[0-9]{3000}")
