@@ -1,1 +1,1 @@
-"""Checkpoints: where they come from, what is in them, and whether they are what they were."""
+"""Checkpoints: find and fetch them, describe and check them, verify their files, and merge LoRA adapters."""

@@ -55,7 +55,9 @@ def check_files(names: Iterable[str]) -> None:
             f"{pickled[0]} is pickled, and loading a pickle can run any code that is in it: "
             "convert the weights to safetensors and give that folder or repository"
         )
-    raise StepError("the checkpoint has no *.safetensors file: expected weights in that format")
+    raise StepError(
+        "the checkpoint has no *.safetensors file: save it again with save_pretrained, which writes that format"
+    )
 
 
 def check_architecture(config: dict[str, Any]) -> None:

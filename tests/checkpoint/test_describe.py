@@ -107,6 +107,12 @@ def test_pickled_weights_are_refused_by_name(folder):
         build_manifest(folder, ORIGIN)
 
 
+def test_a_checkpoint_without_weights_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(StepError, match=r"the checkpoint has no \*\.safetensors file: save it again"):
+        build_manifest(folder, ORIGIN)
+
+
 def test_truncated_weights_are_refused_by_name(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -1,0 +1,24 @@
+"""Fixtures of the tests of LoRA adapters: an adapter that changes answers, and access to the tracking store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.checkout import Project
+from tests.checkpoints.lora import taught_adapter
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an adapter that changes answers."""
+    return taught_adapter(tmp_path_factory.mktemp("adapter") / "taught")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(local: Project) -> Iterator[None]:
+    """Let this process use the same tracking store."""
+    mlflow.set_tracking_uri(local.uri)
+    yield
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
