@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import TINY
-from tests.checkpoints.tokenizers import KINDS, make_tokenizer_checkpoint
+from tests.checkpoints.phi_tokenizers import KINDS, make_tokenizer_checkpoint
 
 
 @dataclass

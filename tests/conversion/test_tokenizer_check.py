@@ -9,7 +9,7 @@ import pytest
 
 from steps.common.errors import StepError
 from steps.conversion.tokenizer_check import CORPUS, compare_tokenizers
-from tests.checkpoints.tokenizers import GPT4O_SPLIT, KINDS
+from tests.checkpoints.phi_tokenizers import GPT4O_SPLIT, KINDS
 from tests.conversion.conftest import Pair
 
 pytestmark = pytest.mark.model
