@@ -1,1 +1,1 @@
-"""What knows nothing of models: errors, disk space."""
+"""Helpers that know nothing of models: errors, disk space, typed documents, hashing, packages, this process."""

@@ -1,35 +1,35 @@
-"""The one exception class for what a person can put right."""
+"""Errors that the user can correct, each in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class StepError(Exception):
-    """Something that the user can mend, in one line: what was given, what is expected, what to do.
+    """An error that the user can correct. Its one line says what happened, what was expected, and what to do.
 
-    The entry point prints the line, marks the run FAILED and exits with 1. Any other exception is a defect of this
-    project or of a library, and keeps its traceback.
+    The entry point prints the line, marks the run FAILED and exits with 1. Every other exception is a defect of this
+    project or of a library, and its traceback is logged.
     """
 
 
 class Rejected(StepError):
-    """The work is done and recorded, and its verdict is no: the run fails, and keeps what it logged."""
+    """The step did its work, and its verdict is negative. The run is FAILED, but keeps what it logged."""
 
 
-def nearest(given: str, valid: Iterable[str]) -> str:
-    """A clause for the end of an error: the nearest valid name if one is near, then all of them."""
+def nearest(value: str, valid: Iterable[str]) -> str:
+    """Return the end of an error message: the most similar valid name, and all valid names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(given, names, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + "valid: " + ", ".join(names)
+    similar = difflib.get_close_matches(value, names, n=1)
+    return (f"did you mean {similar[0]!r}? " if similar else "") + "valid: " + ", ".join(names)
 
 
-def one_of(what: str, given: str, valid: Iterable[str]) -> str:
-    """`given`, if it is one of the valid values of the parameter `what`.
+def one_of(parameter: str, value: str, valid: Iterable[str]) -> str:
+    """Return the value of a parameter if it is valid.
 
     Raises:
-        StepError: it is not; the line names the nearest.
+        StepError: the value is not valid; the line has the most similar valid value.
     """
     valid = tuple(valid)
-    if given not in valid:
-        raise StepError(f"{what} is {given!r}; {nearest(given, valid)}")
-    return given
+    if value not in valid:
+        raise StepError(f"{parameter} is {value!r}; {nearest(value, valid)}")
+    return value

@@ -1,3 +1,5 @@
+"""A step that a signal stops."""
+
 import os
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from mlflow import MlflowClient
 
 from tests.checkout import ROOT, listen_to_signals
 
+pytestmark = pytest.mark.e2e
+
 SWALLOWING = """
 import os, signal, sys
 from steps.runs.entry_point import run_entry_point
@@ -15,7 +19,7 @@ from steps.runs.entry_point import run_entry_point
 def work(step, args):
     try:
         os.kill(os.getpid(), signal.{name})
-    except BaseException:  # as a finalizer, or a library's bare except, would
+    except BaseException:  # a finalizer or a library's bare except does this
         pass
     {then}
 
@@ -25,20 +29,20 @@ run_entry_point("test", work, lambda params: None)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """A folder with one tracking store; making a new one takes as long as a test."""
+    """A folder with one tracking store for all tests, because making a store takes as long as a test."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # artifacts go where the store is first opened
+        patch.chdir(folder)  # a store keeps artifacts in the folder in which it is first opened
         uri = f"sqlite:///{folder}/mlflow.db"
         MlflowClient(uri, uri).search_experiments()
     return folder
 
 
 @pytest.mark.parametrize(
-    "then", ["pass", "with step.console.phase('logging'): step.tag(logged='yes')", "raise ValueError('in its stead')"]
+    "then", ["pass", "with step.console.phase('logging'): step.tag(logged='yes')", "raise ValueError('instead')"]
 )
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_step_stops_though_something_swallowed_or_replaced_the_interrupt(store: Path, name: str, then: str):
+def test_a_step_stops_even_if_something_swallows_or_replaces_the_interrupt(store: Path, name: str, then: str):
     uri = f"sqlite:///{store}/mlflow.db"
     before = len(MlflowClient(uri, uri).search_runs(["0"]))
     process = subprocess.run(
