@@ -1,5 +1,6 @@
-"""Refuse a checkpoint that is unsafe, is not supported, or contradicts itself. Only names, config.json and headers are
-read.
+"""Refuse a checkpoint that is unsafe, is not supported, or contradicts itself.
+
+The checks read file names, config.json and the headers of the weights.
 """
 
 import fnmatch

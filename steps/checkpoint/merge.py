@@ -1,7 +1,8 @@
 """Merge a LoRA adapter into a checkpoint on disk, one matrix at a time. Memory does not grow with the model.
 
 peft computes each merged matrix, so that the result is peft's own for every variant of LoRA. For this purpose peft gets
-a model whose weights are placeholders. Each real weight is read from disk, merged, written, and replaced again.
+a model whose weights are placeholders. One weight at a time is read from disk, put in the place of its placeholder,
+merged and written; then the placeholder comes back.
 """
 
 from collections.abc import Callable, Sequence
