@@ -14,8 +14,8 @@ from steps.evaluation.measure.machine import describe_machine
 from steps.evaluation.measure.measuring import Ask, Models, measure_models, measure_reference, progress_calls
 from steps.evaluation.measure.model_process import Answer
 from steps.evaluation.recording.answers import Questionnaire, ask_through_mlflow, import_early
-from steps.evaluation.recording.subjects import find_subjects
 from steps.evaluation.recording.record import log_evaluation, record_versions, summary_line
+from steps.evaluation.recording.subjects import find_subjects
 from steps.evaluation.report.summary_page import markdown
 from steps.evaluation.request import Request, read_request
 from steps.evaluation.results import Evaluation

@@ -4,16 +4,20 @@ import itertools
 import json
 import shlex
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from steps import convert_onnx, evaluate, fetch_model, wrap_custom, wrap_transformer
 from steps.common.errors import Rejected, one_of
-from steps.evaluation.report.tables import COLUMNS, markdown_table, row, text_table, verdict
+from steps.evaluation.metrics import METRICS
+from steps.evaluation.report.formatting import capitalised
+from steps.evaluation.report.tables import Table, comparison_table, markdown_table, text_table, value_text
+from steps.evaluation.report.wording import verdict_sentence
+from steps.evaluation.results import EvaluatedModel, Evaluation
 from steps.project.plan import PLAN, STEPS, with_upstream
 from steps.project.profiles import Section, read_profile
 from steps.registry.aliases import CHAMPION, champion_version
 from steps.registry.names import ensure_registered_model, with_full_name
-from steps.runs.artifacts import read_json
+from steps.runs.artifacts import read_document
 from steps.runs.child_runs import Pipeline
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
@@ -71,7 +75,7 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     finally:
         _describe(step, pipeline, profile, experiment_note, None)
     evaluated = next((run for name, run, _ in pipeline.done if name == "evaluate"), None)
-    evaluation = read_json(step, evaluated.info.run_id, EVALUATION) if evaluated else None
+    evaluation = read_document(step.client, evaluated.info.run_id, EVALUATION, Evaluation) if evaluated else None
     if evaluation:
         _log_comparison(step, evaluation)
         registered_model = with_full_name(sections["evaluate"][0])["registered_model"]
@@ -114,22 +118,24 @@ def _inputs(name: str, runs: dict[str, list["Run"]]) -> list[dict[str, str]]:
     ]
 
 
-def _log_comparison(step: Step, evaluation: dict[str, Any]) -> None:
+def _log_comparison(step: Step, evaluation: Evaluation) -> None:
+    """Log the comparison as a table, link the models to this run, and log the champion's metrics."""
     import pandas as pd
     from mlflow.entities import LoggedModelOutput
 
-    made = [LoggedModelOutput(entry["model_id"], 0) for entry in evaluation["models"]]
-    step.client.log_outputs(step.run_id, made)  # so that this run's page leads to the models
-    step.client.log_table(step.run_id, pd.DataFrame([row(entry) for entry in evaluation["models"]]), "comparison.json")
-    champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
-    step.tag(champion=champion["model"] if champion else "none")
-    for metric, value in (champion["metrics"] if champion else {}).items():
-        if value is not None:
-            step.client.log_metric(step.run_id, f"champion/{metric}", value)
+    models = [LoggedModelOutput(model.model_id, 0) for model in evaluation.models if model.model_id]
+    step.client.log_outputs(step.run_id, models)  # so that this run's page leads to the models
+    table = comparison_table(evaluation)
+    step.client.log_table(step.run_id, pd.DataFrame(table.rows, columns=list(table.columns)), "comparison.json")
+    champion = evaluation.champion_model
+    step.tag(champion=champion.label if champion else "none")
+    for name, figure in (champion.figures if champion else {}).items():
+        if figure.value is not None:
+            step.client.log_metric(step.run_id, f"champion/{name}", figure.value)
 
 
-def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str) -> list[str]:
-    """The table, and the exact commands for looking at it and serving it."""
+def _closing_lines(step: Step, evaluation: Evaluation, registered_model: str) -> list[str]:
+    """Return the table, and the exact commands that show the run and serve the champion."""
     import mlflow
 
     store = mlflow.get_tracking_uri()
@@ -141,19 +147,19 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
         look = f"{store.rstrip('/')}/{page}"
     else:  # Databricks, or an address with a password in it
         look, prefix = f"run {step.run_id} in the MLflow UI of your tracking store", ""
-    lines = ["", text_table([row(entry) for entry in evaluation["models"]]), "", f"look   {look}"]
-    champion = next((entry for entry in evaluation["models"] if entry["champion"]), None)
+    lines = ["", text_table(comparison_table(evaluation)), "", f"look   {look}"]
+    champion = evaluation.champion_model
     if not champion:
-        return [*lines, verdict(evaluation)]
-    uri = champion["uri"]
+        return [*lines, verdict_sentence(evaluation)]
+    uri = champion.uri
     if registered_model:
         uri = f"models:/{registered_model}@{CHAMPION}"
-        has_alias = evaluation["champion"]["aliases"]
-        bearer = champion_version(step.client, registered_model) if has_alias else None
-        if bearer != str(champion["version"]):
-            uri = f"models:/{registered_model}/{champion['version']}"
-        if bearer != str(champion["version"]) and has_alias:
-            lines.append(f"note   the alias champion has been moved since, to {bearer or 'no version'}")
+        has_aliases = evaluation.champion.has_aliases
+        version_now = champion_version(step.client, registered_model) if has_aliases else None
+        if version_now != str(champion.version):
+            uri = f"models:/{registered_model}/{champion.version}"
+        if version_now != str(champion.version) and has_aliases:
+            lines.append(f"note   the alias champion has been moved since, to {version_now or 'no version'}")
     question = json.dumps({"messages": [{"role": "user", "content": "What is the capital of France?"}]})
     return [
         *lines,
@@ -162,31 +168,38 @@ def _closing_lines(step: Step, evaluation: dict[str, Any], registered_model: str
     ]
 
 
-def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluation: dict[str, Any] | None) -> None:
-    """This run's page: what came out, each step with a link to its run, the comparison, and the user's note."""
+def _describe(step: Step, pipeline: Pipeline, profile: str, note: str, evaluation: Evaluation | None) -> None:
+    """Write this run's page: the verdict, the comparison, each step with a link to its run, and the user's note."""
     experiment = step.run.info.experiment_id
     rows = []
     for name, run, reused in pipeline.done:
         link = f"[{run.info.run_id[:8]}](#/experiments/{run.info.experiment_id or experiment}/runs/{run.info.run_id})"
-        summary = run.data.tags.get(SUMMARY_TAG, "").replace("|", "\\|")
-        rows.append({"step": name, "run": link, "": "reused" if reused else "ran", "result": summary})
+        rows.append((name, link, "reused" if reused else "ran", run.data.tags.get(SUMMARY_TAG, "")))
     tags: dict[str, list[str]] = {}
     for name, run, _ in pipeline.done:
         tags.setdefault(f"{name}_run", []).append(run.info.run_id)
     step.tag(profile=profile, **{key: ",".join(ids) for key, ids in tags.items()})
-    outcome, parts = "not evaluated", []
+    outcome = "not evaluated"
+    parts: list[str] = []
     if evaluation:
-        entries = evaluation["models"]
-        outcome = verdict(evaluation)
-        headline = f"**{outcome[0].upper()}{outcome[1:]}**"
-        for cells in (row(entry) for entry in entries if entry["champion"]):
-            headline += f", {cells['accuracy']} exact answers, {cells['agreement']} as in PyTorch, "
-            headline += f"{cells['decode tok/s']} tokens/s in {cells['memory MB']} MB"
-        parts += [headline, markdown_table([row(entry) for entry in entries], COLUMNS)]
+        outcome = verdict_sentence(evaluation)
+        headline = f"**{capitalised(outcome)}**"
+        if evaluation.champion_model:
+            headline += f", {_highlights(evaluation.champion_model)}"
+        parts += [headline, markdown_table(comparison_table(evaluation))]
     if rows:
-        parts += ["**Steps**", markdown_table(rows, ("step", "run", "", "result"))]
+        parts += ["**Steps**", markdown_table(Table(("step", "run", "", "result"), tuple(rows)))]
     parts += [f"**Note**: {note}"] if note else []
     step.summarise(f"profile {profile}, {outcome}", "\n\n".join(parts))
+
+
+def _highlights(champion: EvaluatedModel) -> str:
+    """Return the champion's figures in a few words."""
+    accuracy, agreement, speed, memory = (
+        value_text(champion, METRICS[name])
+        for name in ("accuracy", "agreement", "decode_tokens_per_s", "peak_memory_mb")
+    )
+    return f"{accuracy} exact answers, {agreement} as in PyTorch, {speed} tokens/s in {memory} MB"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Promotion by evidence, end to end: a good version, a deliberately bad quantisation, another project's model."""
 
 import json
+import math
 import re
 import shutil
 import threading
@@ -11,9 +12,12 @@ import mlflow
 import numpy as np
 import pytest
 
+from steps.evaluation.report.wording import verdict_sentence
+from steps.evaluation.results import ChampionDecision, Evaluation
 from tests.checkout import ROOT
 from tests.conversion.records import conversion_of
 
+pytestmark = pytest.mark.e2e
 NAME = "judged"
 ALIEN = """
 import os
@@ -78,7 +82,7 @@ def bad(local, good, conversion, tmp_path_factory) -> str:
                 **model_arguments(folder, record, "llm/v1/chat", scratch),
             )
     finally:
-        mlflow.set_tracking_uri(None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
     return info.model_uri
 
 
@@ -104,8 +108,10 @@ def evaluate(local, asked: Path, fetched: str, models: str, env: dict[str, str] 
     return local.run_module("evaluate", env, models=models, reference_run=fetched, **params | more)
 
 
-def found(local) -> dict:
-    return mlflow.artifacts.load_dict(local.latest("evaluate").info.artifact_uri + "/evaluation.json")
+def evaluated(local) -> Evaluation:
+    """Return what the latest evaluation found."""
+    text = mlflow.artifacts.load_text(local.latest("evaluate").info.artifact_uri + "/evaluation.json")
+    return Evaluation.parse(text, "evaluation.json")
 
 
 def aliases(local) -> dict[str, str]:
@@ -148,24 +154,24 @@ def promoted(local, asked, fetched, good, judge):
     result = evaluate(local, asked, fetched, good, env, registered_model=NAME, judge="openai:/judge")
     assert result.code == 0, result.err
     assert len(asked_of_it) == 20
-    return found(local)
+    return evaluated(local)
 
 
 def test_a_judge_is_asked_where_the_user_names_one(local, promoted):
-    assert promoted["models"][0]["metrics"]["judged"] == 1.0
+    assert promoted.models[0].value("judged") == 1.0
     for file in (path for path in local.home.rglob("*") if path.is_file()):
         assert b"planted-secret" not in file.read_bytes(), file
 
 
 def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fetched, promoted, bad):
-    assert promoted["champion"] == {
-        "name": NAME,
-        "before": None,
-        "after": "1",
-        "aliases": True,
-        "label": "onnx-genai-int4",
-        "decision": "onnx-genai-int4 passes every gate; there was no champion",
-    }
+    assert promoted.champion == ChampionDecision(
+        registered_model=NAME,
+        version_before=None,
+        version_after=1,
+        label="onnx-genai-int4",
+        summary="onnx-genai-int4 passes every gate; there was no champion",
+        has_aliases=True,
+    )
 
     result = evaluate(local, asked, fetched, bad, registered_model=NAME)
     assert result.code == 1
@@ -173,12 +179,14 @@ def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fe
     assert aliases(local) == {"champion": "1", "challenger": "2"}
     run = local.latest("evaluate")
     assert (run.info.status, run.data.tags["rejected"]) == ("FAILED", "true")
-    spoilt, incumbent = found(local)["models"]
-    assert (spoilt["given"], incumbent["given"]) == (True, False), "the champion was measured beside it"
-    assert spoilt["metrics"]["kl_mean"] > 100 * incumbent["metrics"]["kl_mean"]
-    assert incumbent["failed_gates"] == []
-    (pair,) = found(local)["comparisons"]
-    assert pair["p_worse"] < 0.01
+    evaluation = evaluated(local)
+    spoilt, champion = evaluation.models
+    assert (spoilt.given, champion.given) == (True, False), "the champion was measured beside it"
+    assert (spoilt.value("kl_mean") or 0) > 100 * (champion.value("kl_mean") or math.inf)
+    assert (champion.failed_gates, champion.is_champion) == ((), True)
+    (pair,) = evaluation.pairs
+    assert pair.p_worse < 0.01
+    assert verdict_sentence(evaluation).endswith("(version 1 of judged), as before: no given model passed every gate")
     tags = local.client.get_model_version(NAME, "2").tags
     assert tags["promotion"].startswith("fails: accuracy ")
     assert tags["gates"].startswith("accuracy ")
@@ -223,11 +231,11 @@ def test_a_model_of_another_project_is_measured_as_far_as_it_can_be(local, asked
     result = evaluate(local, asked, fetched, str(alien), gates=str(tmp_path / "gates.yaml"))
     assert result.code == 1
     assert "kl_mean could not be measured" in result.err
-    (entry,) = found(local)["models"]
-    assert entry["missing"] == "not a model of a kind that evaluate can look into"
-    assert entry["metrics"]["decode_tokens_per_s"] is None, "it counts no tokens"
-    assert entry["metrics"]["ttft_ms"] > 0
-    assert [gate["passed"] for gate in entry["gates"]] == [False, True]
+    (model,) = evaluated(local).models
+    assert model.no_fidelity_reason == "evaluate cannot read the logits of this kind of model"
+    assert model.value("decode_tokens_per_s") is None, "it counts no tokens"
+    assert (model.value("ttft_ms") or 0) > 0
+    assert [gate.passed for gate in model.gates] == [False, True]
 
 
 def test_a_model_whose_process_dies_at_a_question_fails_the_step_in_one_line(local, fetched, alien, tmp_path):

@@ -68,9 +68,9 @@ _QUALITY = (
         style="exponential",
         of_text=True,
         tagged=True,
-        definition="perplexity of the model over perplexity of the reference, on the same tokens. Gates and MLflow hold "
-        "its logarithm, the mean of ln(reference's likelihood / model's likelihood); ln(PPL(Q)/PPL(base)) in llama.cpp's "
-        "tools/perplexity README",
+        definition="perplexity of the model over perplexity of the reference, on the same tokens. Gates and MLflow "
+        "hold its logarithm, the mean of ln(reference's likelihood / model's likelihood); ln(PPL(Q)/PPL(base)) in "
+        "llama.cpp's tools/perplexity README",
     ),
     Metric(
         "kl_mean",
@@ -99,8 +99,8 @@ _QUALITY = (
         further=True,
         of_reference=True,
         of_text=True,
-        definition="exp of the mean negative log likelihood of the text's tokens, each given the tokens before it; as in "
-        'Hugging Face\'s "Perplexity of fixed-length models"',
+        definition="exp of the mean negative log likelihood of the text's tokens, each given the tokens before it; as "
+        'in Hugging Face\'s "Perplexity of fixed-length models"',
     ),
     Metric("kl_median", "KL divergence", "median", "nats", further=True, of_text=True),
     Metric("kl_99", "KL divergence", "99th percentile", "nats", further=True, of_text=True),

@@ -14,6 +14,7 @@ from steps.common.documents import Document, Part
 from steps.evaluation.metrics import METRICS
 
 Interval = tuple[float, float]
+Preference = Literal["speed", "quality", "size"]  # what the best of several models is best in
 
 
 class Figure(Part):
@@ -254,7 +255,7 @@ class Evaluation(Document):
     question_set: QuestionSet
     text: ScoredText
     gates: GatesFile
-    prefer: Literal["speed", "quality", "size"]
+    prefer: Preference
     judge: str  # empty for none
     effort: EffortUsed
     interleaved: bool  # whether the models were timed in turn within each repetition

@@ -61,7 +61,11 @@ PLAN: dict[str, PlannedStep] = {
             models_of=("wrap_transformer", "wrap_custom"),
             file_parameters=("evalset", "text", "gates"),
             results=("evaluation.json",),
-            code=("steps/evaluation/measure/worker.py", "steps/evaluation/report/page.html.j2"),
+            code=(
+                "steps/evaluation/measure/worker.py",
+                "steps/evaluation/report/page.html.j2",
+                "steps/evaluation/report/page.css",
+            ),
         ),
     )
 }

@@ -1,1 +1,1 @@
-"""The part of an evaluation that talks to the tracking server."""
+"""The one part of evaluation that talks to MLflow's tracking server and registry."""

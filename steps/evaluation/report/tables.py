@@ -1,68 +1,69 @@
-"""The comparison, for people: the same columns in the terminal, in Markdown and in the UI."""
+"""The comparison of an evaluation's models as one short table, for terminals and for Markdown pages."""
 
-from typing import Any
+from dataclasses import dataclass
 
-COLUMNS = (
-    "model",
-    "accuracy",
-    "agreement",
-    "KL",
-    "TTFT ms",
-    "decode tok/s",
-    "memory MB",
-    "size MB",
-    "verdict",
-)
+from steps.evaluation.metrics import METRICS, Metric
+from steps.evaluation.report.formatting import format_value, inline
+from steps.evaluation.results import EvaluatedModel, Evaluation
 
 
-def row(entry: dict[str, Any]) -> dict[str, str]:
-    """One model of evaluation.json as the cells of the table."""
-    metrics = entry["metrics"]
+@dataclass(frozen=True)
+class Table:
+    """A table of text: headings, and rows with a cell for each heading."""
 
-    def cell(name: str, form: str) -> str:
-        return "-" if metrics.get(name) is None else format(metrics[name], form)
-
-    passed = entry["alias"] or ("champion" if entry["champion"] else "passed")
-    return {
-        "model": entry["model"],
-        "accuracy": cell("accuracy", ".1%"),
-        "agreement": cell("agreement", ".1%"),
-        "KL": cell("kl_mean", ".2g"),
-        "TTFT ms": cell("ttft_ms", ",.1f"),
-        "decode tok/s": cell("decode_tokens_per_s", ",.1f"),
-        "memory MB": cell("peak_memory_mb", ",.0f"),
-        "size MB": cell("size_mb", ",.1f"),
-        "verdict": "failed: " + "; ".join(entry["failed_gates"]) if entry["failed_gates"] else passed,
-    }
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
-    """What evaluation.json came to, in a few words."""
-    champion = evaluation["champion"]["label"]
-    if champion and all(entry["failed_gates"] for entry in evaluation["models"] if entry["given"]):
-        return f"champion: {champion}, as before: no given model passed every gate"
-    if champion:
-        return f"champion: {champion}"
-    passed = any(not entry["failed_gates"] for entry in evaluation["models"])
-    return f"no champion: no {'registered version' if passed else 'model'} passed every gate"
+def comparison_table(evaluation: Evaluation) -> Table:
+    """Return the comparison: a row for each model with the metrics that have a column, and what became of the model."""
+    shown = [metric for metric in METRICS.values() if metric.column]
+    return Table(
+        columns=("model", *(metric.column for metric in shown), "verdict"),
+        rows=tuple(
+            (model.label, *(value_text(model, metric) for metric in shown), outcome(model))
+            for model in evaluation.models
+        ),
+    )
 
 
-def text_table(rows: list[dict[str, str]], columns: tuple[str, ...] = COLUMNS) -> str:
-    """Aligned columns for a terminal; the first and the last to the left, the figures to the right."""
-    widths = [max(len(column), *(len(cells[column]) for cells in rows)) for column in columns]
-
-    def line(cells: list[str]) -> str:
-        aligned = [
-            cell.ljust(width) if i in (0, len(columns) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(aligned).rstrip()
-
-    return "\n".join([line(list(columns)), *(line([cells[column] for column in columns]) for cells in rows)])
+def value_text(model: EvaluatedModel, metric: Metric) -> str:
+    """Return the value of a metric, or why there is none."""
+    value = model.value(metric.name)
+    if value is not None:
+        return format_value(metric, value)
+    return "not compared" if metric.of_text and not is_compared(model) else "not measured"
 
 
-def markdown_table(rows: list[dict[str, str]], columns: tuple[str, ...]) -> str:
-    """The same as Markdown; MLflow's pages draw cells without any space between, so each ends in some."""
-    cells = [columns, *([row_[column] for column in columns] for row_ in rows)]
-    lines = [" | ".join(f"{cell}&emsp;" for cell in line) for line in cells]
-    return "\n".join(f"| {line} |" for line in [lines[0], " | ".join(["---"] * len(columns)), *lines[1:]])
+def is_compared(model: EvaluatedModel) -> bool:
+    """Return whether the model was compared with the reference token by token."""
+    return any(metric.of_text and model.value(metric.name) is not None for metric in METRICS.values())
+
+
+def outcome(model: EvaluatedModel) -> str:
+    """Return what became of a model: its alias, else whether it passed, and the gates that it failed."""
+    alias = "champion" if model.is_champion else model.alias
+    failed = f"failed: {'; '.join(model.failed_gates)}" if model.failed_gates else ""
+    return ", ".join(part for part in (alias, failed) if part) or "passed"
+
+
+def text_table(table: Table) -> str:
+    """Return a table for a terminal: aligned columns, the first and the last to the left, the others to the right."""
+    lines = (table.columns, *table.rows)
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    last = len(widths) - 1
+
+    def aligned(cells: tuple[str, ...]) -> str:
+        columns = enumerate(zip(cells, widths, strict=True))
+        return "  ".join(cell.ljust(width) if n in (0, last) else cell.rjust(width) for n, (cell, width) in columns)
+
+    return "\n".join(aligned(cells).rstrip() for cells in lines)
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table as Markdown, with markup in its cells escaped."""
+    # MLflow's pages draw cells without space between them, so each cell ends in a space.
+    heading, *lines = (
+        f"| {' | '.join(f'{inline(cell)}&emsp;' for cell in cells)} |" for cells in (table.columns, *table.rows)
+    )
+    return "\n".join([heading, f"| {' | '.join('---' for _ in table.columns)} |", *lines])

@@ -1,1 +1,1 @@
-"""Judge models: gates and promotion."""
+"""Judge models: what the gates say of each, and which version becomes the champion."""

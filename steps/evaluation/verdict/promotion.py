@@ -1,135 +1,126 @@
-"""Promotion by evidence: which version gets the alias `champion`, and why the others don't."""
+"""Promotion by evidence: which version gets the alias `champion`, and why the others don't.
 
+Invariant: a version that fails a gate never takes the alias, and the same versions evaluated again give the same
+champion. People serve `models:/name@champion`, so a change must be worth it, and noise must not move the alias to and
+fro. So a new version takes over when it is not worse beyond noise, and an older version only when it is better.
+
+    a given version, the best first
+      | passes every gate?                              no -> not promoted
+      | is there a champion that passes every gate?     no -> takes the alias
+      | is it worse than the champion beyond noise?    yes -> not promoted
+      | is it older than the champion?                  no -> takes the alias
+      | is it better than the champion beyond noise?    no -> not promoted
+      v
+    takes the alias
+
+"Best" and "worse" are by the user's preference: speed, quality or size. The best given version that does not take the
+alias becomes the challenger.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from steps.evaluation.measure import speed
-from steps.evaluation.statistics import SIGNIFICANT, mean_worse
-
-PREFERENCES = ("speed", "quality", "size")
+from steps.evaluation.results import Preference
+from steps.evaluation.verdict.comparison import Candidate, Comparison, behind, compare, rank
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Versions by alias, and a sentence for each model."""
+    """Labels by alias, and the reasons in words."""
 
-    champion: str | None  # label of the model that the alias is on from now on; None: where it was
+    champion: str | None  # the model that takes the alias; None: the alias stays where it is
     challenger: str | None
-    reasons: dict[str, str] = field(default_factory=dict)  # label -> in words
-    summary: str = ""
+    reasons: dict[str, str]  # by label
+    summary: str
 
 
-def decide(entries: list[dict[str, Any]], evidence: dict[str, Any], prefer: str) -> Decision:
-    """Choose among evaluated versions.
+@dataclass(frozen=True)
+class _Choice:
+    """The version that takes the alias, if any does, and what speaks against versions that were compared."""
 
-    The best of the given versions that pass every gate takes the alias if there is no champion, if the champion fails
-    its gates, or if it is not worse than the champion beyond noise on the preference; a version older than the champion
-    only if it is better beyond noise, or two equal ones would take turns. Else the champion stays.
-
-    Args:
-        entries: models of evaluation.json that are versions, with `model`, `version`, `given`, `incumbent`,
-            `failed_gates` and `metrics`. Of the incumbent, the present champion, there is at most one.
-        evidence: label -> what `worse` needs.
-        prefer: one of PREFERENCES.
-    """
-    incumbent = next((entry for entry in entries if entry["incumbent"]), None)
-    new = [entry for entry in entries if entry["given"] and not entry["incumbent"]]
-    ranked = sorted(new, key=lambda entry: (bool(entry["failed_gates"]), *_order(entry["metrics"], prefer)))
-    reasons = {entry["model"]: f"fails: {'; '.join(entry['failed_gates'])}" for entry in new if entry["failed_gates"]}
-    passing = [entry for entry in ranked if not entry["failed_gates"]]
-    winner, summary = None, ""
-    if not new:
-        summary = f"{incumbent['model']} stays: no other version was given" if incumbent else "no version was given"
-    elif not passing:
-        stays = f"; {incumbent['model']} stays" if incumbent else ""
-        summary = f"no given version passes every gate{stays}"
-    elif incumbent is None:
-        winner = passing[0]
-        rest = f", the best of {len(passing)} by {prefer}" if len(passing) > 1 else ""
-        summary = f"{winner['model']} passes every gate{rest}; there was no champion"
-    elif incumbent["failed_gates"]:
-        winner = passing[0]
-        summary = f"{winner['model']} passes every gate, and the champion until now no longer does"
-    else:
-        for entry in passing:
-            is_worse, words = compare(entry, incumbent, evidence, prefer)
-            is_older = (entry["version"] or 0) < (incumbent["version"] or 0)
-            if not is_worse and is_older:
-                is_worse = not compare(incumbent, entry, evidence, prefer)[0]
-                words = f"is older, and {words if is_worse else f'better beyond noise: it {words}'}"
-            if not is_worse:
-                winner, summary = entry, f"{entry['model']} passes every gate and {words}"
-                break
-            reasons[entry["model"]] = f"{words}, which is champion"
-        if winner is None:
-            summary = f"{incumbent['model']} stays: {passing[0]['model']} {reasons[passing[0]['model']]}"
-    for entry in passing:
-        if winner and entry is not winner and entry["model"] not in reasons:
-            reasons[entry["model"]] = f"passes every gate, and {_behind(entry, winner, prefer)}"
-    if winner:
-        reasons[winner["model"]] = summary
-        if incumbent:
-            reasons[incumbent["model"]] = f"was champion; {summary}"
-    elif incumbent:
-        fails = f"champion, and fails: {'; '.join(incumbent['failed_gates'])}" if incumbent["failed_gates"] else ""
-        reasons[incumbent["model"]] = fails or summary
-    challenger = next((entry["model"] for entry in ranked if entry is not winner), None)
-    return Decision(winner["model"] if winner else None, challenger, reasons, summary)
+    winner: Candidate | None
+    summary: str
+    losses: dict[str, str] = field(default_factory=dict)  # by label
 
 
-def compare(entry: dict[str, Any], other: dict[str, Any], evidence: dict[str, Any], prefer: str) -> tuple[bool, str]:
-    """Whether a model is worse than another beyond noise, and the comparison in words.
-
-    Speed: Wilcoxon's test of the decoding times of the same repetitions. Quality: McNemar's test of the answers, and
-    the mean of the tokens' likelihoods, each at half the level, since either may show it. Size: megabytes, without
-    noise. What can't be compared counts as worse.
+def decide(candidates: Sequence[Candidate], prefer: Preference) -> Decision:
+    """Choose the champion among evaluated versions. See the head of this file for the rules.
 
     Args:
-        evidence: label -> `speed`, the samples; `right`, of each question; `nll`, of each token, or None.
+        candidates: at most one of them is the present champion.
     """
-    own, others, name = evidence[entry["model"]], evidence[other["model"]], other["model"]
-    if prefer == "size":
-        sizes = entry["metrics"]["size_mb"], other["metrics"]["size_mb"]
-        return sizes[0] > sizes[1], f"has {sizes[0]:,.1f} MB against {sizes[1]:,.1f} of {name}"
-    if prefer == "speed":
-        found = speed.compare(own["speed"], others["speed"])
-        if found["speed_p"] is None:
-            return True, f"could not be timed against {name}"
-        worse = found["speed_p"] < SIGNIFICANT
-        verdict = "is slower than" if worse else "is no slower than"
-        return worse, f"{verdict} {name} ({found['speed_ratio']:.2f}x its decoding, p = {found['speed_p']:.2g})"
-    from steps.evaluation.statistics import mcnemar
-
-    answers = mcnemar(own["right"], others["right"])["p_worse"]
-    words = f"answers: p = {answers:.2g}"
-    worse = answers < SIGNIFICANT / 2
-    if own["nll"] is not None and others["nll"] is not None and len(own["nll"]) == len(others["nll"]):
-        likelihood = mean_worse(own["nll"] - others["nll"])
-        worse = worse or likelihood < SIGNIFICANT / 2
-        words += f", likelihood of the text: p = {likelihood:.2g}"
-    return worse, f"{'is worse' if worse else 'is no worse'} than {name} ({words})"
+    champion = next((candidate for candidate in candidates if candidate.is_champion), None)
+    new = [candidate for candidate in candidates if candidate.given and not candidate.is_champion]
+    ranked = sorted(new, key=lambda candidate: (bool(candidate.failed_gates), *rank(candidate, prefer)))
+    choice = _choose(champion, ranked, prefer)
+    return Decision(
+        champion=choice.winner.label if choice.winner else None,
+        challenger=next((candidate.label for candidate in ranked if candidate is not choice.winner), None),
+        reasons={candidate.label: _reason(candidate, choice, prefer) for candidate in ranked}
+        | ({champion.label: _champion_reason(champion, choice)} if champion else {}),
+        summary=choice.summary,
+    )
 
 
-def _order(metrics: dict[str, float | None], prefer: str) -> tuple[float, ...]:
-    """The best first."""
-    decode = metrics.get("decode_tokens_per_s")
-    by_speed = (-(decode or 0.0), metrics.get("ttft_ms") or float("inf"))
-    if prefer == "size":
-        return metrics["size_mb"], *by_speed
-    if prefer == "quality":
-        ratio = metrics.get("ln_perplexity_ratio")
-        return -metrics["accuracy"], float("inf") if ratio is None else ratio, *by_speed
-    return by_speed
+def _choose(champion: Candidate | None, ranked: list[Candidate], prefer: Preference) -> _Choice:
+    """Return which version takes the alias.
+
+    Args:
+        ranked: the given versions that are not the champion, the best first.
+    """
+    passing = [candidate for candidate in ranked if not candidate.failed_gates]
+    if not ranked:
+        summary = f"{champion.label} stays: no other version was given" if champion else "no version was given"
+        return _Choice(None, summary)
+    if not passing:
+        stays = f"; {champion.label} stays" if champion else ""
+        return _Choice(None, f"no given version passes every gate{stays}")
+    best = passing[0]
+    if champion is None:
+        of_several = f", the best of {len(passing)} by {prefer}" if len(passing) > 1 else ""
+        return _Choice(best, f"{best.label} passes every gate{of_several}; there was no champion")
+    if champion.failed_gates:
+        return _Choice(best, f"{best.label} passes every gate, and the champion until now no longer does")
+    return _challenge(champion, passing, prefer)
 
 
-def _behind(entry: dict[str, Any], winner: dict[str, Any], prefer: str) -> str:
-    """By how much a model comes after the winner on the preference, in words."""
-    own, best = entry["metrics"], winner["metrics"]
-    if prefer == "size":
-        return f"has {own['size_mb']:,.1f} MB against {best['size_mb']:,.1f} of {winner['model']}"
-    if prefer == "quality":
-        return f"has {own['accuracy']:.1%} right answers against {best['accuracy']:.1%} of {winner['model']}"
-    if own.get("decode_tokens_per_s") is None or best.get("decode_tokens_per_s") is None:
-        return f"comes after {winner['model']} by speed"
-    rates = f"{own['decode_tokens_per_s']:,.0f} tokens/s against {best['decode_tokens_per_s']:,.0f}"
-    return f"decodes {rates} of {winner['model']}"
+def _challenge(champion: Candidate, passing: list[Candidate], prefer: Preference) -> _Choice:
+    """Return the first version that may replace a champion that passes its gates."""
+    losses: dict[str, str] = {}
+    for candidate in passing:
+        comparison = _compare_by_age(candidate, champion, prefer)
+        if not comparison.is_worse:
+            return _Choice(candidate, f"{candidate.label} passes every gate and {comparison.words}", losses)
+        losses[candidate.label] = f"{comparison.words}, which is champion"
+    best = passing[0].label
+    return _Choice(None, f"{champion.label} stays: {best} {losses[best]}", losses)
+
+
+def _compare_by_age(candidate: Candidate, champion: Candidate, prefer: Preference) -> Comparison:
+    """Compare a version with the champion. An older version that is not better counts as worse."""
+    comparison = compare(candidate, champion, prefer)
+    is_older = (candidate.version or 0) < (champion.version or 0)
+    if comparison.is_worse or not is_older:
+        return comparison
+    if compare(champion, candidate, prefer).is_worse:
+        return Comparison(False, f"is older, and better beyond noise: it {comparison.words}")
+    return Comparison(True, f"is older, and {comparison.words}")
+
+
+def _reason(candidate: Candidate, choice: _Choice, prefer: Preference) -> str:
+    """Return why a given version took the alias, or why it didn't."""
+    if candidate is choice.winner:
+        return choice.summary
+    if candidate.failed_gates:
+        return f"fails: {'; '.join(candidate.failed_gates)}"
+    if candidate.label in choice.losses or choice.winner is None:
+        return choice.losses[candidate.label]
+    return f"passes every gate, and {behind(candidate, choice.winner, prefer)}"
+
+
+def _champion_reason(champion: Candidate, choice: _Choice) -> str:
+    if choice.winner:
+        return f"was champion; {choice.summary}"
+    if champion.failed_gates:
+        return f"champion, and fails: {'; '.join(champion.failed_gates)}"
+    return choice.summary
