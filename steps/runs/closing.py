@@ -69,7 +69,7 @@ def close_failed(step: Step, error: BaseException, log: Path) -> int:
     )
     if problem:
         reason = "" if problem == cause else f" ({problem})"
-        cause += f"; this could not be recorded{reason}, and the next run on this machine closes this one"
+        cause += f"; this could not be recorded{reason}, so the next run on this machine closes this one"
     if problem or not step.parent_run_id:
         step.console.error(f"{step.entry_point}: {cause}")
         if not killed and not is_for_the_user(error):

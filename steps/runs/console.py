@@ -25,6 +25,7 @@ class Console:
     """Lines on stdout, errors and progress on stderr. Progress is shown only if stderr is a terminal."""
 
     def __init__(self) -> None:
+        # Copies of the descriptors, because captured_output redirects the originals to the log file.
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._err = os.fdopen(os.dup(2), "w", encoding="utf-8")
         if self._err.isatty():

@@ -1,4 +1,4 @@
-"""Say the cause of a failure in one line, in words that tell the user what to do where this is known."""
+"""Describe the cause of a failure in one line. For common failures, the line tells the user what to do."""
 
 import errno
 import re

@@ -1,6 +1,6 @@
 """Let Ctrl-C, SIGTERM and SIGHUP stop a step once, and for certain.
 
-State is global to the process, because a process has one handler per signal.
+The state is global, because a process has only one handler for each signal.
 """
 
 import signal
