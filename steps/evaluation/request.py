@@ -78,6 +78,7 @@ def read_request(params: Mapping[str, str], root: Path) -> Request:
         )
     all_questions = read_evalset(root / params["evalset"])
     questions = spread(all_questions, EFFORTS[effort_name].questions)
+    content = read_scored_text(root / params["text"])  # before the hash, so that a missing file is one clear line
     return Request(
         models=models,
         questions=questions,
@@ -89,7 +90,7 @@ def read_request(params: Mapping[str, str], root: Path) -> Request:
             kinds=dict(Counter(question.kind for question in questions)),
             max_tokens=MAX_TOKENS,
         ),
-        text=TextFile(params["text"], sha256(root / params["text"]), read_scored_text(root / params["text"])),
+        text=TextFile(params["text"], sha256(root / params["text"]), content),
         gates=GatesFile(path=params["gates"], limits=read_gates(root / params["gates"])),
         registered_model=params["registered_model"],
         effort_name=effort_name,

@@ -58,7 +58,7 @@ def test_evaluate_runs_alone_on_one_model(project, children, tmp_path):
         effort="quick",
     )
     assert result.code == 0, result.err
-    summary = r"evaluate +\d+\.\d s  [0-9a-f]{32}  1 models on 1 questions, champion: onnx-genai-int4"
+    summary = r"evaluate +\d+\.\d s  [0-9a-f]{32}  1 model on 1 question, champion: onnx-genai-int4"
     assert re.match(summary, result.out)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from steps.evaluation.assembly import Findings
 from steps.evaluation.inputs.question import Question
 from steps.evaluation.metrics import METRICS
+from steps.evaluation.report.formatting import count
 from steps.evaluation.report.page import html
 from steps.evaluation.report.plots import PLOTS
 from steps.evaluation.report.summary_page import markdown
@@ -90,8 +91,10 @@ def _log_answers(
 
 def summary_line(evaluation: Evaluation) -> str:
     """Return the result of the evaluation in a line."""
-    given, champion = len(evaluation.given_models), evaluation.champion
-    line = f"{given} models on {evaluation.question_set.asked} questions, {verdict_sentence(evaluation)}"
+    models = count(len(evaluation.given_models), "model")
+    questions = count(evaluation.question_set.asked, "question")
+    champion = evaluation.champion
+    line = f"{models} on {questions}, {verdict_sentence(evaluation)}"
     if champion.registered_model and not champion.has_aliases:
         line += " (named by the version's tag `promotion`: this registry has no aliases)"
     return line
