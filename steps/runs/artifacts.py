@@ -1,16 +1,14 @@
 """Find what an earlier step produced, through MLflow and by run ID. No step reads a path that another step left."""
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from steps.common.documents import Document
 from steps.common.errors import StepError
 from steps.project.plan import RUN_PARAMETERS
-from steps.runs.step import Step
 from steps.runs.tags import ENTRY_POINT_TAG
 
 if TYPE_CHECKING:
@@ -79,20 +77,6 @@ def read_document(client: "MlflowClient", run_id: str, path: str, document_class
         cause = " ".join(str(error).split())
         raise StepError(f"{name} cannot be read ({cause}): run {document_class.written_by} again") from None
     return document_class.parse(text, name)
-
-
-def read_json(step: Step, run_id: str, path: str) -> Any:
-    """Return the content of a JSON artifact. Superseded by `read_document`.
-
-    Raises:
-        StepError: the artifact is missing or is not JSON.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return json.loads(download(run_id, path).read_text(encoding="utf-8"))
-    except (MlflowException, OSError, ValueError) as error:
-        raise StepError(f"artifact {path} of run {run_id} cannot be read ({error}): run that step again") from None
 
 
 def local_store(artifact_uri: str, size: int) -> list[tuple[Path, int]]:
