@@ -8,6 +8,7 @@ from steps.checkpoint.manifest import Manifest
 from steps.evaluation import summary
 from steps.evaluation.inputs.windows import WINDOW_TOKENS
 from steps.evaluation.measure import measured as measure
+from steps.evaluation.method import Machine, ScoredText
 from steps.evaluation.request import Request
 from steps.evaluation.results import (
     ChampionDecision,
@@ -15,9 +16,7 @@ from steps.evaluation.results import (
     Evaluation,
     Figure,
     GateResult,
-    Machine,
     Reference,
-    ScoredText,
 )
 from steps.evaluation.subject import Subject
 from steps.evaluation.verdict.comparison import Candidate

@@ -14,7 +14,8 @@ from steps.evaluation.inputs.evalset import read_evalset, spread
 from steps.evaluation.inputs.question import Question
 from steps.evaluation.inputs.scored_text import TextContent, read_scored_text
 from steps.evaluation.measure.measuring import MAX_TOKENS
-from steps.evaluation.results import EffortUsed, GatesFile, Preference, QuestionSet
+from steps.evaluation.method import EffortUsed, GatesFile, QuestionSet
+from steps.evaluation.results import Preference
 from steps.evaluation.verdict.gates import read_gates
 
 _PREFERENCES: tuple[Preference, ...] = get_args(Preference)

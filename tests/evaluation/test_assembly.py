@@ -11,8 +11,9 @@ from steps.common.hashing import FileEntry
 from steps.evaluation.assembly import Findings, Interview, Origins, assemble
 from steps.evaluation.measure.measured import Measured, Measurements, Reference
 from steps.evaluation.measure.model_process import Answer
+from steps.evaluation.method import Machine
 from steps.evaluation.request import Request, read_request
-from steps.evaluation.results import Evaluation, Machine, Samples, SpeedSample
+from steps.evaluation.results import Evaluation, Samples, SpeedSample
 from steps.evaluation.subject import Subject
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from steps.common.errors import StepError
 from steps.evaluation.inputs.effort import EFFORTS
 from steps.evaluation.metrics import METRICS, REQUESTS_PER_S
 from steps.evaluation.results import Evaluation, Figure
-from tests.evaluation.report.evaluations import five, two
+from tests.evaluation.report.samples import five, two
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from steps.chat.runtime.cpus import usable_cpus
-from steps.evaluation.results import Machine
+from steps.evaluation.method import Machine
 
 _READ_BYTES = 1 << 29  # more than any cache holds
 

@@ -15,8 +15,9 @@ import yaml
 
 from steps.common.errors import StepError, nearest
 from steps.evaluation.inputs.reading import read_lines
+from steps.evaluation.method import GateLimit
 from steps.evaluation.metrics import METRICS
-from steps.evaluation.results import Figure, GateLimit, GateResult
+from steps.evaluation.results import Figure, GateResult
 
 _BOUNDS: dict[str, Literal["min", "max"]] = {"min": "min", "max": "max"}
 _OTHERS: dict[str, Literal["reference", "champion"]] = {"reference": "reference", "champion": "champion"}

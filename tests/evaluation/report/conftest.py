@@ -1,4 +1,4 @@
-"""The evaluations of evaluations.py with their charts and their pages, each made once."""
+"""The evaluations of samples.py with their charts and their pages, each made once."""
 
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ import pytest
 
 from steps.evaluation.report import page, plots
 from steps.evaluation.results import Evaluation
-from tests.evaluation.report.evaluations import SAMPLES
+from tests.evaluation.report.samples import SAMPLES
 
 
 class Page(HTMLParser):

@@ -10,7 +10,8 @@ import pytest
 from steps.evaluation.report import page, plots
 from steps.evaluation.results import Evaluation, Figure
 from tests.evaluation.report.conftest import Sample, page_without_charts
-from tests.evaluation.report.evaluations import alien, changed, five, hostile, pair, two, with_figures, with_models
+from tests.evaluation.report.evaluations import changed, pair, with_figures, with_models
+from tests.evaluation.report.samples import alien, five, hostile, two
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,8 @@ import pytest
 from steps.evaluation.report import plots
 from steps.evaluation.results import Evaluation
 from tests.evaluation.report.conftest import Sample, draw_all
-from tests.evaluation.report.evaluations import alien, changed, evaluation, five, model, two, with_models
+from tests.evaluation.report.evaluations import changed, evaluation, model, with_models
+from tests.evaluation.report.samples import alien, five, two
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,8 @@ from steps.evaluation.report.tables import comparison_table, outcome, text_table
 from steps.evaluation.report.wording import verdict_sentence
 from steps.evaluation.results import Evaluation, GateResult
 from tests.evaluation.report.conftest import Sample, page_without_charts
-from tests.evaluation.report.evaluations import alien, changed, five, hostile, two, with_models
+from tests.evaluation.report.evaluations import changed, with_models
+from tests.evaluation.report.samples import alien, five, hostile, two
 
 pytestmark = pytest.mark.unit
 

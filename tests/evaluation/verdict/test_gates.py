@@ -3,7 +3,8 @@
 import pytest
 
 from steps.common.errors import StepError
-from steps.evaluation.results import Figure, GateLimit, GateResult
+from steps.evaluation.method import GateLimit
+from steps.evaluation.results import Figure, GateResult
 from steps.evaluation.verdict.gates import judge, read_gates
 
 pytestmark = pytest.mark.unit
