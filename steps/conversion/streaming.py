@@ -1,15 +1,15 @@
 """Run onnxruntime-genai's model builder in bounded memory: one piece of one weight at a time, from file to file.
 
-Invariant: at most _THREADS pieces of PIECE_BYTES exist as float32, and the bytes written are the stock builder's.
+Invariant: at most _THREADS pieces of PIECE_BYTES exist as float32, or one weight where it cannot be cut (Gather, QDQ).
+Every tensor written has the stock builder's bytes.
 Why: the stock builder holds the model as float32, and again as a serialised graph before it quantises. It needs more
 than 24 GB for 3.8B parameters. Quantisation works on blocks within one column of a weight. So whole columns can be
 quantised apart, and give the same bytes.
 
-    checkpoint, memory-mapped           memory                                  model.onnx.data
-    | qkv | o_proj | gate | ... | --->  [piece] -> cast ---------------------> | ... | weight | ... |
-             \\                           [piece] -> the builder's to_nbits ---> | 4-bit blocks | scales |
-              \\___ the graph holds no data: a CastTensor names a weight that is not written yet,
-                    an ExternalTensor names its place in model.onnx.data afterwards
+    checkpoint, memory-mapped        pieces in memory                 model.onnx.data
+    | qkv | o | gate | ... |  --->   float32 --> cast        --->     | ... | weight in fp32 |
+                              --->   float32 --> to_nbits    --->     | ... | 4-bit blocks | scales |
+    graph: CastTensor, whose data is in the checkpoint  --->  ExternalTensor, whose data is in model.onnx.data
 
 The builder's own classes are extended by a few methods. None of the builder's code is copied.
 """
@@ -34,7 +34,7 @@ from steps.conversion.logit_selection import name_length, select_logits
 from steps.conversion.mapped_model import open_model
 
 ARCHITECTURES = ("Phi3ForCausalLM",)
-PIECE_BYTES = 64 << 20  # of float32, that one thread works on
+PIECE_BYTES = 64 << 20  # bytes of float32 that one thread works on
 _CLASSES = ("Phi3MiniModel", "Phi3MiniLongRoPEModel")  # the builder's classes for ARCHITECTURES
 _THREADS = min(4, usable_cpus())
 _WEIGHT_INPUT = {"MatMul": 1, "Gather": 0}  # operators that the builder quantises -> the input that is the weight
@@ -75,8 +75,8 @@ def streaming(builder: ModuleType, progress: Callable[[int], object]) -> Iterato
     """
     # create_model looks its classes up by name in its own module, and takes no class or hook. So the names are bound to
     # subclasses for the length of the block. This is global to the process: convert one checkpoint at a time.
-    # The subclasses are made here because their bases come from the builder's module: the builder imports its classes
-    # under another package name, so the classes in onnxruntime_genai.models.builders are not the ones that it uses.
+    # The subclasses are made at run time, because the builder imports their bases under a package name of its own: the
+    # classes in onnxruntime_genai.models.builders are other objects, and extending them would change nothing.
     stock = {name: getattr(builder, name) for name in _CLASSES}
     for name, base in stock.items():
         setattr(builder, name, type(name, (_StreamingModel, base), {"progress": staticmethod(progress)}))
@@ -88,7 +88,7 @@ def streaming(builder: ModuleType, progress: Callable[[int], object]) -> Iterato
 
 
 class _StreamingModel(_BuilderModel):
-    """The methods that come before one of the builder's model classes. Each overrides the builder's method."""
+    """The methods that override the builder's, in front of one of its model classes."""
 
     progress: Callable[[int], object]
 

@@ -27,28 +27,28 @@ _LOGITS: dict[tuple, np.ndarray] = {}
 
 @pytest.fixture(scope="module")
 def models(checkpoints, tmp_path_factory):
-    """(exporter, geometry) -> the float32 model in the runtime and in PyTorch, loaded once each."""
-    kept = {}
+    """Return the float32 model of an exporter and a geometry, in the runtime and in PyTorch. Each is loaded once."""
+    loaded = {}
     _LOGITS.clear()
 
     def load(exporter: str, geometry: str):
-        if (exporter, geometry) not in kept:
+        if (exporter, geometry) not in loaded:
             out = tmp_path_factory.mktemp("onnx") / "model"
             convert(checkpoints[geometry], out, parse_choice(exporter, "fp32", "", "cpu"))
             reference = AutoModelForCausalLM.from_pretrained(checkpoints[geometry], dtype=torch.float32).eval()
-            kept[exporter, geometry] = og.Model(str(out)), reference
-        return kept[exporter, geometry]
+            loaded[exporter, geometry] = og.Model(str(out)), reference
+        return loaded[exporter, geometry]
 
     return load
 
 
 def tokens(count: int) -> list[int]:
-    """Any text will do."""
+    """Return tokens of a text without meaning."""
     return np.random.default_rng(0).integers(10, 1000, count).tolist()
 
 
 def expected(reference, ids: list[int]) -> np.ndarray:
-    """PyTorch's logits after the last token, without a cache of keys; asked for once."""
+    """Return PyTorch's logits after the last token, without a KV cache. Each text is computed once."""
     key = (reference.config.name_or_path, *ids)
     if key not in _LOGITS:
         with torch.no_grad():
@@ -58,14 +58,14 @@ def expected(reference, ids: list[int]) -> np.ndarray:
 
 
 def generator(model: og.Model, length: int) -> og.Generator:
-    """Greedy, for texts of up to `length` tokens."""
+    """Return a greedy generator for texts of up to `length` tokens."""
     params = og.GeneratorParams(model)
     params.set_search_options(max_length=length, do_sample=False)
     return og.Generator(model, params)
 
 
 def error(model: og.Model, reference, *pieces: list[int]) -> float:
-    """The largest difference of the logits after a text that the runtime was given in pieces."""
+    """Return the largest difference from PyTorch's logits after a text that the runtime reads in pieces."""
     ids = [token for piece in pieces for token in piece]
     run = generator(model, len(ids))
     for piece in pieces:
@@ -75,10 +75,10 @@ def error(model: og.Model, reference, *pieces: list[int]) -> float:
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("exporter", EXPORTERS)
-def test_logits_are_pytorchs(models, exporter, geometry):
+def test_logits_equal_pytorchs(models, exporter, geometry):
     model, reference = models(exporter, geometry)
-    found = {count: error(model, reference, tokens(count)) for count in LENGTHS[geometry]}
-    assert max(found.values()) <= TOLERANCE, found
+    errors = {count: error(model, reference, tokens(count)) for count in LENGTHS[geometry]}
+    assert max(errors.values()) <= TOLERANCE, errors
 
 
 @pytest.mark.parametrize("geometry", LONGROPE)
@@ -98,8 +98,8 @@ def test_generation_crosses_the_switch(models, exporter, geometry):
     assert list(run.get_sequence(0)) == answer[0].tolist()
 
 
-def test_a_cache_that_crosses_the_switch_is_wrong_as_the_manifest_says(models):
-    """The runtime's own limit: when it is mended, this fails, and steps/conversion/runtime_limits.py can say less."""
+def test_a_cache_that_crosses_the_switch_is_wrong_as_the_limits_say(models):
+    """This test fails when the runtime is mended. Then steps/conversion/runtime_limits.py can say less."""
     model, reference = models("genai", LONGROPE[0])
     text = tokens(ORIGINAL_LENGTH + 20)
     assert error(model, reference, text[: ORIGINAL_LENGTH - 10], text[ORIGINAL_LENGTH - 10 :]) > 0.1
@@ -116,13 +116,13 @@ def test_a_cache_that_crosses_the_switch_is_wrong_as_the_manifest_says(models):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_the_limits_are_known(checkpoints, geometry):
+def test_longrope_models_have_known_limits_and_others_have_none(checkpoints, geometry):
     limits = known_limits(checkpoints[geometry])
     assert len(limits) == (geometry in LONGROPE)
     assert all(f"switches at {ORIGINAL_LENGTH} tokens" in limit for limit in limits)
 
 
-def test_a_switch_elsewhere_is_one_that_the_runtime_does_not_know(tmp_path):
+def test_generation_across_a_switch_at_another_length_is_wrong(tmp_path):
     folder = make_checkpoint(tmp_path / "checkpoint", "phi-3-mini-128k", TINY, original_max_position_embeddings=1024)
     limits = convert(folder, tmp_path / "onnx", parse_choice("genai", "fp32", "", "cpu")).limits
     assert len(limits) == 2 and "Generation across 1024 tokens is wrong" in limits[1]
@@ -147,18 +147,18 @@ def test_a_switch_elsewhere_is_one_that_the_runtime_does_not_know(tmp_path):
     ]
     + [("int8", ""), ("int8", "is_symmetric=false")],
 )
-def test_a_tied_head_runs_in_every_form(checkpoints, precision, options, tmp_path):
+def test_a_tied_head_is_right_with_every_option(checkpoints, precision, options, tmp_path):
     convert(checkpoints["phi-4-mini"], tmp_path / "onnx", parse_choice("genai", precision, options, "cpu"))
     reference = open_model(checkpoints["phi-4-mini"])
     run = generator(og.Model(str(tmp_path / "onnx")), 16)
     run.append_tokens(tokens(7))
-    wanted = float32_logits(reference, tokens(7))[-1]
-    off = np.sqrt(((run.get_logits().reshape(-1) - wanted) ** 2).mean()) / wanted.std()
-    assert off < (0.15 if precision == "int8" else 0.9), "random weights bear little rounding; wrong wiring gives 1.4"
+    logits = float32_logits(reference, tokens(7))[-1]
+    relative = np.sqrt(((run.get_logits().reshape(-1) - logits) ** 2).mean()) / logits.std()
+    assert relative < (0.15 if precision == "int8" else 0.9), "rounding of random weights gives less; wrong wiring 1.4"
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_mapped_weights_give_pytorchs_own_logits(checkpoints, geometry):
+def test_mapped_weights_give_pytorchs_logits(checkpoints, geometry):
     mapped = float32_logits(open_model(checkpoints[geometry]), tokens(64))
     reference = AutoModelForCausalLM.from_pretrained(checkpoints[geometry], dtype=torch.float32).eval()
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_mapped_weights_give_pytorchs_own_logits(checkpoints, geometry):
         ({"num_hidden_layers": 3}, r"describes model\.layers\.2\.[a-z_.]+, which the weights lack"),
     ],
 )
-def test_a_config_that_contradicts_the_weights_is_named_before_any_work(tmp_path, change, message):
+def test_a_config_that_contradicts_the_weights_is_refused_before_any_work(tmp_path, change, message):
     folder = make_checkpoint(tmp_path / "checkpoint", "phi-3-medium", TINY)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
