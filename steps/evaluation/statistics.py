@@ -21,7 +21,7 @@ class McNemar:
     only_model_right: int  # questions
     only_against_right: int  # questions
     p: float  # two-sided
-    p_worse: float  # one-sided: the probability of so many losses, or more, if the model is no worse
+    p_worse: float  # one-sided: the probability of at least this many losses if the model is no worse
 
 
 def standard_error(values: np.ndarray) -> float:
@@ -96,7 +96,7 @@ def mcnemar(model: Sequence[bool], against: Sequence[bool]) -> McNemar:
 def paired_worse(losses: Values) -> float:
     """Return the one-sided p-value of paired differences by Wilcoxon's signed-rank test.
 
-    It is the probability of such differences, or larger ones, if the model is no worse. It is exact for up to 50 pairs
+    It is the probability of losses at least as large as these if the model is no worse. It is exact for up to 50 pairs
     without ties.
     Wilcoxon, F. (1945), "Individual comparisons by ranking methods", Biometrics Bulletin 1(6).
 

@@ -120,7 +120,7 @@ def notable_questions(
 ) -> tuple[NotableQuestion, ...]:
     """Return the questions that are worth a look, at most ten.
 
-    First come those that most models got wrong; then those where most answers differ from the reference's.
+    Questions that more models got wrong come first, then questions where more answers differ from the reference's.
     """
     reasons = {label: mistakes(measured, questions) for label, measured in measured_by_label.items()}
 

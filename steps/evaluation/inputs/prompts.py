@@ -36,8 +36,8 @@ class _PromptMaker:
 
     def __init__(self, tokenizer: Any, text: TextContent, longest: int) -> None:
         self._tokenizer = tokenizer
-        talk = [f"{one.messages[-1]['content']} {one.answer}" for one in text.conversations]
-        words = "\n".join(text.documents or talk)
+        spoken = [f"{talk.messages[-1]['content']} {talk.answer}" for talk in text.conversations]
+        words = "\n".join(text.documents or spoken)
         tokens = tokenizer(words[: 40 * longest], add_special_tokens=False, verbose=False)["input_ids"]
         self._tokens = tokens * (1 + 2 * longest // len(tokens))
 

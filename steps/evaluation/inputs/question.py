@@ -61,7 +61,7 @@ def _regex(question: Question, answer: str) -> str:
 
 
 def _choice(question: Question, answer: str) -> str:
-    # Of two choices at the same position the longer one counts: "New York", not "New".
+    # Of two choices at the same position, the longer choice counts: "New York", not "New".
     matches = [(m.start(), -len(choice), choice) for choice in question.choices if (m := _find_word(choice, answer))]
     if not matches:
         return f"none of {', '.join(question.choices)} is in it"

@@ -26,7 +26,7 @@ class TextContent:
 def read_scored_text(path: Path) -> TextContent:
     """Return the content of a text.
 
-    A line of a .jsonl file has `text`; or `messages` and an `expected` answer; or `messages`, the last of which is the
+    A line of a .jsonl file has `text`, or `messages` and an `expected` answer, or `messages` that end with the
     assistant's. Any other file is one document.
 
     Raises:

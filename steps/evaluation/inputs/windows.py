@@ -1,7 +1,7 @@
 """Windows of tokens that fidelity is measured on, made by the tokenizer of the checkpoint.
 
-The windows are those of llama.cpp's perplexity tool (tools/perplexity/README.md and perplexity.cpp,
-https://github.com/ggml-org/llama.cpp): the first half of a window is context only.
+As in llama.cpp's perplexity tool (tools/perplexity/README.md and perplexity.cpp,
+https://github.com/ggml-org/llama.cpp), the first half of a window is context only.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _ANSWER_TOKENS = 5  # a guess at how many an answer has at least
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens, of which those after position `first` are predicted and scored."""
+    """Tokens of a text. The tokens after position `first` are predicted and scored."""
 
     tokens: list[int]
     first: int

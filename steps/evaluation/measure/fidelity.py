@@ -1,6 +1,6 @@
 """Fidelity: how far the distributions of a model are from the reference's, token by token, on the same text.
 
-The definitions are those of llama.cpp's perplexity tool (tools/perplexity/README.md and perplexity.cpp,
+The definitions are taken from llama.cpp's perplexity tool (tools/perplexity/README.md and perplexity.cpp,
 https://github.com/ggml-org/llama.cpp). Every token is predicted from the tokens of the text before it
 (teacher-forced). Values are in nats. Standard errors treat the tokens as independent.
 """
@@ -101,7 +101,7 @@ def figures(scores: np.ndarray) -> dict[str, Figure]:
 
 
 def kl_histogram(scores: np.ndarray) -> Histogram:
-    """Return the histogram of the KL divergences; those outside its edges are counted in its first and last bin."""
+    """Return the histogram of the KL divergences. Values beyond its edges count in the first or the last bin."""
     counts, _ = np.histogram(np.clip(scores[:, KL], _EDGES[0], _EDGES[-1]), _EDGES)
     return Histogram(edges=tuple(_EDGES.tolist()), counts=tuple(counts.tolist()))
 

@@ -1,7 +1,7 @@
-"""The logits of a model over given tokens, a block of positions at a time, so that large vocabularies fit.
+"""The logits of a model over given tokens, a block of positions at a time, so that a large vocabulary fits into memory.
 
-Of a checkpoint folder, and of what MLflow logged: a model of the transformers flavor, or one whose artifacts are an
-ONNX folder of onnxruntime-genai's layout, the builder's or optimum's.
+The model is a checkpoint folder, or what MLflow logged: a model of the transformers flavor, or a model with an ONNX
+folder among its artifacts, made by onnxruntime-genai's model builder or by optimum.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,62 +13,65 @@ import yaml
 
 from steps.chat.runtime.cpus import usable_cpus
 
-_BLOCK = 128
+_BLOCK = 128  # positions
 
 
 class TokenLogits(Protocol):
-    """A loaded model."""
+    """A loaded model that gives the logits of all positions."""
 
     vocabulary: int
-    bytes_read_per_token: int  # bytes of the weights that a decode step reads: all but the rows of the embedding
+    bytes_read_per_token: int  # of the weights, by a decode step. It reads one row of the embedding, which is left out
 
     def blocks(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
-        """The logits after the tokens from position `first` to the last but one, float32 [tokens, vocabulary] each."""
+        """Yield the logits after each token, from position `first` on, but not after the last.
+
+        No token of the text follows the last token. A block is float32 [positions, vocabulary].
+        """
 
 
 def open_logits(folder: Path) -> TokenLogits | None:
-    """Of a downloaded MLflow model; None where it is of no kind that can be looked into."""
+    """Load a downloaded MLflow model; return None if it has neither a checkpoint nor an ONNX folder."""
     flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
     if "transformers" in flavors:
         weights = folder / flavors["transformers"].get("model_binary", "model")
         return TorchLogits(weights) if (weights / "config.json").is_file() else None
     artifacts = flavors.get("python_function", {}).get("artifacts", {})
     for artifact in artifacts.values():
-        place = folder / artifact["path"]
-        if (place / "genai_config.json").is_file():
-            return OnnxLogits(place)
+        artifact_folder = folder / artifact["path"]
+        if (artifact_folder / "genai_config.json").is_file():
+            return OnnxLogits(artifact_folder)
     return None
 
 
 class OnnxLogits:
-    """A converted folder, by the graph that its model runs."""
+    """A converted folder, in the session that the custom model runs it in."""
 
     def __init__(self, folder: Path) -> None:
-        from steps.chat.runtime.session import open_session
+        from steps.chat.runtime.session import open_session  # here, since ONNX Runtime takes time to import
 
-        self._rows = open_session(folder, usable_cpus(), "cpu", 1)
-        self.vocabulary = self._rows.graph.vocab_size
+        self._session = open_session(folder, usable_cpus(), "cpu", 1)
+        self.vocabulary = self._session.graph.vocab_size
         self.bytes_read_per_token = _bytes_read_per_token(folder)
 
     def blocks(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
         """See TokenLogits."""
-        past = 0
-        if first and self._rows.graph.selects_logits:
-            self._rows.prefill(0, tokens[:first], 0, 0)
+        past, end = 0, len(tokens) - 1
+        if first and self._session.graph.selects_logits:  # no logits are computed for the context
+            self._session.prefill(0, tokens[:first], 0)
             past = first
-        while past < len(tokens) - 1:
-            part = tokens[past : min(past + _BLOCK, len(tokens) - 1)]
-            found = self._rows.prefill(0, part, past, 0, logits=len(part))
+        while past < end:
+            part = tokens[past : min(past + _BLOCK, end)]
+            logits = self._session.prefill(0, part, past, logits=len(part))
             past += len(part)
             if past > first:
-                yield found[-(past - first) :]
+                yield logits[-(past - first) :]
 
 
 class TorchLogits:
-    """A checkpoint in PyTorch, in the type of its weights, or exactly: in float32, a layer at a time."""
+    """A checkpoint in PyTorch, in the data type of its weights; with `exact`, in float32."""
 
     def __init__(self, folder: Path, exact: bool = False) -> None:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM  # here, since it takes seconds to import
 
         self._model = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", low_cpu_mem_usage=True, local_files_only=True
@@ -91,14 +94,16 @@ class TorchLogits:
             if first:
                 self._model(ids[:, :first], past_key_values=cache, use_cache=True, logits_to_keep=1)
             for start, end in zip(ends, ends[1:], strict=False):
-                found = self._model(ids[:, start:end], past_key_values=cache, use_cache=True)
-                yield found.logits[0].float().numpy()
+                output = self._model(ids[:, start:end], past_key_values=cache, use_cache=True)
+                yield output.logits[0].float().numpy()
 
 
 def _compute_in_float32(model: Any) -> None:
-    """Have each part's weights widened while it is at work, which is exact, so that one is held wide at a time.
+    """Make a model compute in float32, with one layer at a time in float32.
 
-    The weights themselves stay as they are; a whole float32 copy of 3.8B parameters would take 15 GB.
+    Hooks widen the weights of a layer before it runs, and narrow them after it. Both are exact. There is no plainer
+    way: a float32 copy of a model with 3.8 billion parameters takes 15 GB, and transformers cannot compute in a wider
+    type than the weights have.
     """
     import torch
 
@@ -113,15 +118,18 @@ def _compute_in_float32(model: Any) -> None:
         module.to(narrow)
 
     body = model.base_model
-    for part in [*body.layers, body.norm, model.get_output_embeddings()]:
-        part.register_forward_pre_hook(widen)
-        part.register_forward_hook(narrow_again)
+    for layer in [*body.layers, body.norm, model.get_output_embeddings()]:
+        layer.register_forward_pre_hook(widen)
+        layer.register_forward_hook(narrow_again)
     body.embed_tokens.register_forward_hook(lambda module, inputs, output: output.float())
 
 
 def _bytes_read_per_token(folder: Path) -> int:
     import onnx_ir
 
-    graph = next(folder.glob("*.onnx"))
-    values = [v for v in onnx_ir.load(graph).graph.initializers.values() if v.const_value is not None]
-    return sum(value.const_value.nbytes for value in values if "embed_tokens" not in (value.name or ""))
+    initializers = onnx_ir.load(next(folder.glob("*.onnx"))).graph.initializers
+    return sum(
+        value.const_value.nbytes
+        for name, value in initializers.items()
+        if value.const_value is not None and "embed_tokens" not in name
+    )

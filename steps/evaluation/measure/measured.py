@@ -29,7 +29,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one model."""
+    """The measurements of one model."""
 
     size_bytes: int  # of its files
     ignores_eos: bool  # whether its answers went on past their end token while it was timed
@@ -43,7 +43,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured of all models."""
+    """The measurements of all models."""
 
     measured: dict[str, Measured]  # by label
     failures: dict[str, str]  # by label: why an optional model could not be measured

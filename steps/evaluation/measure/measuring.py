@@ -1,19 +1,19 @@
 """Measure the reference and the models: answers, speed, memory, fidelity.
 
-Invariant: each model lives in a process of its own, with the weights of at most one of the reference and the models in
-memory while answers or logits are made. Only while speed is timed are all models loaded, if they fit into memory
-together. Then each repetition times them in turn, so that a slow minute of a shared machine slows all of them alike,
-and two models are compared within a repetition.
+Invariant: each model has a process of its own, and no two models are in memory at the same time, except while they are
+timed in turn. So an error can name the model that crashed or filled the memory, and peak memory belongs to one model.
 
-                 time ->
-    reference    answers | logits to disk |
-    model A      fetch ...................| load, time      | unload | load, answer | score | end
-    model B      fetch ...................| load,      time | unload | (waits) .............| load, answer | score | end
-                                            A B A B A B in turn        one model at a time
+    time       ------------------------------------------------------------------------------------->
+    reference  | answer | logits to disk |
+    model A    | fetch                   | load | t   t   t   | unload | load, answer | score |
+    model B    | fetch                   | load |   t   t   t | unload |              |       | load, answer | score |
+                                                  timed in turn         one model at a time
 
-Models are timed with EOS ignored (ignore_eos), so that all timed answers have the same length. For the questions they
-are loaded again as they were logged. Peak memory is read in between, before the score adds its logits to it.
-A model that fails stops the evaluation, unless it is optional: the present champion, added only for comparison.
+In turn, a slow minute of a shared machine slows all models alike, and two models are compared within a repetition.
+Models that do not fit into memory together go from `load` to `score` one after the other. They are timed with EOS
+ignored, so that their answers have equal lengths. They answer the questions as they were logged, which takes a second
+load. Peak memory is read before it, since scoring takes more memory.
+A failure of a model ends the evaluation, unless the model is optional: the champion, which is there for comparison.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 def progress_calls(effort: Effort, questions: int, models: int) -> int:
-    """Return about how often measuring calls `progress`."""
+    """Return about how often measure_reference and measure_models call `progress`."""
     return questions * (1 + models) + speed.progress_calls(effort, models)
 
 
@@ -94,7 +94,7 @@ class Models:
         """
         self.optional = optional
         self.scratch = scratch
-        with ExitStack() as stack:  # ends the processes that have started if one does not
+        with ExitStack() as stack:  # ends the started processes if a later one cannot start
             self.processes = {label: stack.enter_context(ModelProcess(uri, scratch)) for label, uri in uris.items()}
             self._stack = stack.pop_all()
         pool = ThreadPoolExecutor(len(uris))
@@ -221,7 +221,7 @@ class _Scores:
 def _scores(process: ModelProcess, reference: Reference, out: Path, progress: Callable[[], object]) -> _Scores:
     """Return the token scores of a model, or why it has none."""
     if not reference.windows:
-        return _Scores(reason="the text has no two tokens")
+        return _Scores(reason="the text has fewer than two tokens")
     try:
         logits = reference.logits, reference.vocabulary
         scored = process.score(reference.windows, logits, out, progress)

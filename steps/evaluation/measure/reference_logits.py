@@ -14,10 +14,11 @@ from steps.evaluation.measure.fidelity import score_stream
 from steps.evaluation.measure.logits import TorchLogits, open_logits
 
 
-def write_logits(checkpoint: Path, windows: Sequence[Window], out: Path, progress: Callable[[], object]) -> int:
+def write_logits(checkpoint: Path, windows: Sequence[dict[str, Any]], out: Path, progress: Callable[[], object]) -> int:
     """Write the logits of a checkpoint over all windows to a file, float32 [tokens, vocabulary].
 
     Args:
+        windows: of Window, as JSON.
         progress: called after each window.
 
     Returns:
@@ -25,7 +26,7 @@ def write_logits(checkpoint: Path, windows: Sequence[Window], out: Path, progres
     """
     model = TorchLogits(checkpoint, exact=True)
     with out.open("wb") as file:
-        for window in windows:
+        for window in [Window(**row) for row in windows]:
             for block in model.blocks(window.tokens, window.first):
                 file.write(block.tobytes())
             progress()
@@ -34,7 +35,7 @@ def write_logits(checkpoint: Path, windows: Sequence[Window], out: Path, progres
 
 def score_model(
     model_folder: Path,
-    windows: Sequence[Window],
+    windows: Sequence[dict[str, Any]],
     reference: tuple[Path, int],
     out: Path,
     progress: Callable[[], object],
@@ -43,6 +44,7 @@ def score_model(
 
     Args:
         model_folder: a downloaded MLflow model.
+        windows: of Window, as JSON.
         reference: the file of write_logits, and the size of its vocabulary.
         progress: called after each window.
 
@@ -52,12 +54,12 @@ def score_model(
     file, vocabulary = reference
     model = open_logits(model_folder)
     if model is None:
-        return {"reason": "not a model of a kind that evaluate can look into", "bytes_read_per_token": None}
+        return {"reason": "evaluate cannot read the logits of this kind of model", "bytes_read_per_token": None}
     if model.vocabulary != vocabulary:
         reason = f"its vocabulary has {model.vocabulary} tokens, and the reference's {vocabulary}"
         return {"reason": reason, "bytes_read_per_token": model.bytes_read_per_token}
     scores, done = [], 0
-    for window in windows:
+    for window in [Window(**row) for row in windows]:
         shape = (len(window.targets), vocabulary)
         expected = np.memmap(file, np.float32, "r", offset=4 * done * vocabulary, shape=shape)
         scores.append(score_stream(expected, model.blocks(window.tokens, window.first), window.targets))

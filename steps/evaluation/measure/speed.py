@@ -13,7 +13,7 @@ from steps.evaluation.measure.model_process import ModelProcess
 from steps.evaluation.results import Figure, SpeedSample, ThroughputSample
 from steps.evaluation.statistics import Interval, interval, paired_worse
 
-_FEWEST_TOKENS = 8  # a shorter answer times requests, not decoding
+_FEWEST_TOKENS = 8  # the time of a shorter answer says more about requests than about decoding
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SpeedComparison:
 
     ratio: float | None = None  # median of the repetitions; above 1 if the model is faster
     interval: Interval | None = None
-    p: float | None = None  # one-sided: the probability of such samples, or slower ones, if the model is no slower
+    p: float | None = None  # one-sided: the probability of samples as slow as these if the model is no slower
 
 
 def prompts_needed(effort: Effort) -> int:
@@ -108,7 +108,7 @@ def figures(speed: Sequence[SpeedSample], throughput: Sequence[ThroughputSample]
     first_token_s = [sample.first_token_s for sample in chosen]
     token_s = [value for sample in chosen if (value := tpot(sample))]
     prefill = [sample.prompt_tokens / sample.first_token_s for sample in chosen if sample.prompt_tokens]
-    found = {
+    result = {
         "ttft_ms": Figure(
             value=_quantile(first_token_s, 0.5, 1e3), interval=_interval([1e3 * s for s in first_token_s])
         ),
@@ -123,8 +123,8 @@ def figures(speed: Sequence[SpeedSample], throughput: Sequence[ThroughputSample]
     }
     for sample in throughput:
         rate = sample.requests / sample.seconds if not sample.failed else None
-        found[f"requests_per_s_{sample.clients}"] = Figure(value=rate)
-    return found
+        result[f"requests_per_s_{sample.clients}"] = Figure(value=rate)
+    return result
 
 
 def _quantile(values: list[float], share: float, scale: float = 1) -> float | None:

@@ -1,4 +1,4 @@
-"""The process of one model: it loads the model, and answers and times what it is told to.
+"""The process of one model: it loads the model, answers with it and times it, as it is told.
 
 It runs as a file, `python worker.py FD`, outside the project's folder. So a logged model loads without any code of this
 project but the code that it brings: nothing of this project may be imported before that.
@@ -15,14 +15,15 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 _PROJECT = Path(__file__).parents[3]
-# The settings of a model's config that make it write on past its end token (EOS). A model has one of them or none.
+# Settings in a model's config that let it go on past its end token (EOS). A model has one of the two, or neither.
 _IGNORE_EOS = {"ignore_eos": True, "eos_token_id": -1}
 
 Messages = list[dict[str, str]]
@@ -32,7 +33,7 @@ Result = dict[str, Any]  # what JSON can hold
 class LoggedModel:
     """An MLflow model with the signature `llm/v1/chat`.
 
-    `ignores_eos` tells whether its answers go on past their end token, as it was asked to: not every model can.
+    `ignores_eos` tells whether its answers go on past their end token. Not every model can.
     """
 
     def __init__(self, folder: str, ignore_eos: bool) -> None:
@@ -141,31 +142,24 @@ class Worker:
         return time.perf_counter() - start, answer
 
     def throughput(self, prompts: list[Messages], tokens: int, clients: int) -> Result:
-        """Answer all prompts for a number of clients, each of which waits for an answer before it asks again."""
-        waiting, counts, errors = list(prompts), [], []
+        """Answer all prompts for a number of clients. A client waits for an answer before it asks again."""
 
-        def ask_until_none_waits() -> None:
-            while True:
-                try:
-                    messages = waiting.pop()
-                except IndexError:
-                    return
-                try:
-                    counts.append(self._model.answer(messages, tokens)["completion_tokens"] or 0)
-                except Exception as error:
-                    errors.append(one_line(error))
+        def ask(messages: Messages) -> tuple[int, str | None]:
+            try:
+                return self._model.answer(messages, tokens)["completion_tokens"] or 0, None
+            except Exception as error:
+                return 0, one_line(error)
 
-        threads = [threading.Thread(target=ask_until_none_waits) for _ in range(clients)]
         start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(clients) as pool:
+            results = list(pool.map(ask, prompts))
+        seconds = time.perf_counter() - start
+        errors = [error for _, error in results if error]
         return {
             "clients": clients,
             "requests": len(prompts),
-            "seconds": time.perf_counter() - start,
-            "output_tokens": sum(counts),
+            "seconds": seconds,
+            "output_tokens": sum(count for count, _ in results),
             "failed": len(errors),
             "error": errors[0] if errors else None,
         }
@@ -186,7 +180,7 @@ class Worker:
             text: a scored_text.TextContent as JSON.
             tokens: to be predicted, at most.
             lengths: of prompts in tokens. A length that leaves no room for an answer of `room` tokens is left out.
-            prompts: of each length, no two of which begin alike.
+            prompts: how many of each length.
         """
         _allow_imports_of_the_project()
         from dataclasses import asdict
@@ -209,21 +203,18 @@ class Worker:
         """See reference_logits.write_logits, for the loaded checkpoint."""
         self.unload()
         _allow_imports_of_the_project()
-        from steps.evaluation.inputs.windows import Window
         from steps.evaluation.measure import reference_logits
 
-        chosen = [Window(**window) for window in windows]
-        return reference_logits.write_logits(Path(self._folder), chosen, Path(out), self._progress)
+        return reference_logits.write_logits(Path(self._folder), windows, Path(out), self._progress)
 
     def score(self, windows: list[Result], reference: str, vocabulary: int, out: str) -> Result:
         """See reference_logits.score_model, for the fetched model."""
         self.unload()
         _allow_imports_of_the_project()
-        from steps.evaluation.inputs.windows import Window
         from steps.evaluation.measure import reference_logits
 
-        chosen, logits = [Window(**window) for window in windows], (Path(reference), vocabulary)
-        return reference_logits.score_model(Path(self._folder), chosen, logits, Path(out), self._progress)
+        logits = Path(reference), vocabulary
+        return reference_logits.score_model(Path(self._folder), windows, logits, Path(out), self._progress)
 
     def _progress(self) -> None:
         self._write({"progress": 1})
@@ -243,20 +234,15 @@ def one_line(error: BaseException) -> str:
 def main() -> None:
     """Answer calls until stdin ends."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as out:
-
-        def write(content: Result) -> None:
-            out.write(json.dumps(content) + "\n")
-
-        worker = Worker(write)
+        worker = Worker(lambda content: print(json.dumps(content), file=out))
         for line in sys.stdin:
             call = json.loads(line)
             try:
-                write({"result": getattr(worker, call.pop("do"))(**call)})
+                result = {"result": getattr(worker, call.pop("do"))(**call)}
             except Exception as error:
-                import traceback
-
                 traceback.print_exc()
-                write({"error": one_line(error)})
+                result = {"error": one_line(error)}
+            print(json.dumps(result), file=out)
 
 
 if __name__ == "__main__":
