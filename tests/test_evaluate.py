@@ -1,4 +1,4 @@
-"""Promotion by evidence, end to end: a good version, a deliberately bad quantisation, another project's model."""
+"""evaluate as a user runs it: a good version, a quantisation that was spoilt, a model of another project."""
 
 import json
 import math
@@ -87,7 +87,7 @@ def bad(local, good, conversion, tmp_path_factory) -> str:
 
 
 def _spoil(folder: Path) -> None:
-    """Noise in the nibbles; scales and the other tensors stay as they are."""
+    """Put noise into the 4-bit weights. Scales and the other tensors stay as they are."""
     import onnx
 
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
@@ -96,8 +96,8 @@ def _spoil(folder: Path) -> None:
     generator = np.random.default_rng(0)
     for tensor in graph.initializer:
         if tensor.name in quantised:
-            place = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
-            start, end = place["offset"], place["offset"] + place["length"]
+            data_range = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
+            start, end = data_range["offset"], data_range["offset"] + data_range["length"]
             chosen = start + generator.choice(end - start, (end - start) // 3, replace=False)
             data[chosen] = generator.integers(0, 256, len(chosen), dtype=np.uint8)
     data.flush()
@@ -120,12 +120,12 @@ def aliases(local) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def judge():
-    """An OpenAI-compatible endpoint on loopback that calls every answer correct; it says what it was asked."""
-    asked_of_it: list[dict] = []
+    """An OpenAI-compatible endpoint on loopback that calls every answer correct: its URL, and the requests to it."""
+    requests: list[dict] = []
 
     class Judge(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked_of_it.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             verdict = json.dumps({"result": "yes", "rationale": "as expected"})
             choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": verdict}}
             usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -142,22 +142,22 @@ def judge():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked_of_it
+    yield f"http://127.0.0.1:{server.server_port}/v1", requests
     server.shutdown()
 
 
 @pytest.fixture(scope="module")
 def promoted(local, asked, fetched, good, judge):
-    """The evaluation of version 1, which a judge has a say in."""
-    url, asked_of_it = judge
+    """The evaluation of version 1, with a judge."""
+    url, requests = judge
     env = {"OPENAI_API_BASE": url, "OPENAI_API_KEY": "planted-secret"}
     result = evaluate(local, asked, fetched, good, env, registered_model=NAME, judge="openai:/judge")
     assert result.code == 0, result.err
-    assert len(asked_of_it) == 20
+    assert len(requests) == 20, "one request for each question"
     return evaluated(local)
 
 
-def test_a_judge_is_asked_where_the_user_names_one(local, promoted):
+def test_a_judge_is_asked_if_the_user_names_one(local, promoted):
     assert promoted.models[0].value("judged") == 1.0
     for file in (path for path in local.home.rglob("*") if path.is_file()):
         assert b"planted-secret" not in file.read_bytes(), file
@@ -193,8 +193,8 @@ def test_a_bad_quantisation_fails_its_gates_and_is_not_promoted(local, asked, fe
     assert local.runs("attributes.status = 'RUNNING'") == []
 
 
-def test_a_champion_that_can_not_be_loaded_is_no_bar_and_goes_on_as_previous(local, asked, fetched, bad, good):
-    """Its files are gone; a gate against it can't be evaluated, one without it can."""
+def test_a_new_version_replaces_a_champion_that_cannot_be_loaded(local, asked, fetched, bad, good):
+    """The files of version 1 are gone. Gates that do not compare with the champion still hold."""
     onnx = local.latest("convert_onnx").info.run_id
     assert local.run_module("wrap_custom", onnx_run=onnx, registered_model=NAME).code == 0
     fresh = local.latest("wrap_custom").data.tags["model_uri"]
@@ -211,7 +211,7 @@ def test_a_champion_that_can_not_be_loaded_is_no_bar_and_goes_on_as_previous(loc
 
 @pytest.fixture(scope="module")
 def alien(tmp_path_factory) -> Path:
-    """A saved model that says Paris, and dies where it is told to."""
+    """A saved model that answers Paris, and dies if the question tells it to."""
     from mlflow.models import ModelSignature
     from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA
 
