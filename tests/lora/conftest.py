@@ -7,12 +7,13 @@ import mlflow
 import pytest
 
 from tests.checkout import Project
-from tests.checkpoints.lora import taught_adapter
 
 
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an adapter that changes answers."""
+    from tests.checkpoints.lora import taught_adapter  # imports torch, and every run of pytest imports this file
+
     return taught_adapter(tmp_path_factory.mktemp("adapter") / "taught")
 
 
