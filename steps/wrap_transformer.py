@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.checkpoint.headers import read_eos
 from steps.checkpoint.hub import stay_offline
 from steps.checkpoint.run_page import facts_line
 from steps.common.disk import need_space, size_text
@@ -71,7 +70,6 @@ def _log_model(
     transformers_logging.set_verbosity_error()
     manifest = checkpoint.manifest
     dtype = manifest.architecture.dtype
-    eos = read_eos(checkpoint.folder)
     return mlflow.transformers.log_model(
         folder_name,
         name=model_name(manifest.origin.name, "transformers"),
@@ -83,8 +81,11 @@ def _log_model(
         model_card=_model_card(checkpoint.folder, description),
         # The pipeline samples by default. Only greedy answers can be compared and repeated. A caller can change the
         # settings that are named here and no others, so the checkpoint's own EOS is named too.
-        model_config={"max_new_tokens": MAX_TOKENS, "do_sample": False}
-        | ({} if eos is None else {"eos_token_id": eos}),
+        model_config={
+            "max_new_tokens": MAX_TOKENS,
+            "do_sample": False,
+            "eos_token_id": list(manifest.canonical.end_tokens),
+        },
     )
 
 
@@ -99,8 +100,8 @@ def _folder_named_as_model(checkpoint: VerifiedCheckpoint, scratch: Path) -> Ite
     name = checkpoint.manifest.origin.name
     root = Path(tempfile.mkdtemp(dir=scratch))
     (root / name).mkdir(parents=True)
-    for file in checkpoint.manifest.files:
-        (root / name / file.path).symlink_to((checkpoint.folder / file.path).resolve())
+    for file in checkpoint.folder.iterdir():
+        (root / name / file.name).symlink_to(file.resolve())
     with contextlib.chdir(root):
         yield name
 

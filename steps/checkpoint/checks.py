@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from steps.checkpoint.headers import Weights
+from steps.checkpoint.hidden_code import refuse_code
+from steps.checkpoint.weight_checks import check_not_quantised
 from steps.common.errors import StepError
 
 # The only files of a checkpoint that are fetched, hashed and logged.
@@ -26,6 +28,7 @@ ALLOWED = (
     "NOTICE*",
     "README.md",
 )
+_NO_ONNX = ("PhiForCausalLM", "PhimoeForCausalLM", "PhiMoEForCausalLM")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -61,6 +64,19 @@ def check_files(names: Iterable[str]) -> None:
     )
 
 
+def check_usable(config: dict[str, Any]) -> None:
+    """Raise StepError if config.json alone shows that no wrapper can use the checkpoint.
+
+    This comes before the download of the weights.
+
+    Args:
+        config: the content of config.json.
+    """
+    check_architecture(config)
+    refuse_code(config, "config.json")
+    check_not_quantised(config)
+
+
 def check_architecture(config: dict[str, Any]) -> None:
     """Raise StepError if transformers could load the checkpoint only by running code of the repository.
 
@@ -91,6 +107,15 @@ def _transformers_defines(model_type: str, architecture: str) -> bool:
     name = re.sub(r"\W", "_", model_type)
     module = Path(spec.submodule_search_locations[0]) / "models" / name / f"modeling_{name}.py"
     return module.is_file() and f"\nclass {architecture}(" in module.read_text(encoding="utf-8")
+
+
+def wrappers_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the wrappers that an architecture can have: `transformers`, and `onnx` if it can be converted.
+
+    onnxruntime-genai 0.15.2 has no builder class for phi-2 (PhiForCausalLM), and builds Phi-3.5-MoE for CUDA only.
+    """
+    architecture = config["architectures"][0]
+    return ("transformers",) if architecture in _NO_ONNX else ("transformers", "onnx")
 
 
 def check_config(config: dict[str, Any], weights: Weights) -> None:

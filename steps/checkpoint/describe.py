@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from steps.checkpoint.adapter import ADAPTER_FILES
 from steps.checkpoint.adapter_checks import check_adapter
-from steps.checkpoint.checks import check_architecture, check_config, check_files, is_allowed
+from steps.checkpoint.canonical import CONFIG, canonical_form, check_vocabulary
+from steps.checkpoint.checks import check_config, check_files, check_usable, is_allowed, wrappers_of
 from steps.checkpoint.headers import Weights, read_config, read_weights
-from steps.checkpoint.manifest import AdapterManifest, Architecture, Manifest, Origin
+from steps.checkpoint.manifest import AdapterManifest, Architecture, CanonicalForm, Manifest, Origin
+from steps.checkpoint.weight_checks import check_weights
 from steps.common.errors import StepError
 from steps.common.hashing import describe_files
 
@@ -31,15 +33,30 @@ def build_manifest(folder: Path, origin: Origin, progress: Callable[[int], objec
     """
     names = _file_names(folder)
     check_files(names)
-    config = read_config(folder)
-    check_architecture(config)
+    check_usable(read_config(folder))
+    canonical = canonical_form(folder)
+    config = canonical.written[CONFIG]
     weights = read_weights(folder)
+    check_weights(folder, config, weights)
     check_config(config, weights)
+    if weights.embedding_rows:
+        check_vocabulary(folder, weights.embedding_rows)
     return Manifest(
         origin=origin,
         licence=_licence(folder),
         architecture=_architecture(config, weights),
-        files=describe_files(folder, [name for name in names if is_allowed(name)], progress),
+        wrappers=wrappers_of(config),
+        canonical=CanonicalForm(
+            changes=canonical.changes,
+            ignored_files=canonical.ignored,
+            end_tokens=canonical.end_tokens.ids,
+            end_token_sources=canonical.end_tokens.sources,
+            has_chat_template=canonical.has_chat_template,
+            builds_tokenizer=canonical.builds_tokenizer,
+        ),
+        files=describe_files(
+            folder, [name for name in names if is_allowed(name) and name not in canonical.ignored], progress
+        ),
     )
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steps.checkpoint.json_files import read_json_object
 from steps.common.errors import StepError
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100 << 20  # bytes; the limit of the safetensors library
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' name -> torch's name
@@ -39,6 +41,12 @@ class Weights:
     parameters: int  # the number of values
     dtype: str  # torch's name of the dtype that most values have
     shapes: dict[str, tuple[int, ...]]  # tensor name -> shape
+    dtypes: tuple[str, ...]  # every dtype, as safetensors names it
+
+    @property
+    def embedding_rows(self) -> int:
+        """The number of rows of the token embedding; 0 if the model has none under its usual name."""
+        return self.shapes.get("model.embed_tokens.weight", (0,))[0]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -48,35 +56,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         StepError: the file is missing or damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return read_json_object(folder / "config.json")
     except FileNotFoundError:
         raise StepError(f"{folder} has no config.json: it is not a transformers checkpoint") from None
-    except ValueError as error:
-        raise StepError(f"config.json is not valid JSON ({error}): fetch or save the checkpoint again") from None
-    if not isinstance(config, dict):
-        raise StepError("config.json is not valid JSON (not an object): fetch or save the checkpoint again")
-    return config
-
-
-def read_eos(folder: Path) -> int | list[int] | None:
-    """Return the ID or IDs of the end tokens (EOS), as generation_config.json or else config.json states them.
-
-    Returns:
-        None if neither file states them.
-
-    Raises:
-        StepError: a file is damaged.
-    """
-    for name in ("generation_config.json", "config.json"):
-        try:
-            eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
-        except FileNotFoundError:
-            continue
-        except (ValueError, AttributeError) as error:
-            raise StepError(f"{name} is not valid JSON ({error}): fetch or save the checkpoint again") from None
-        if eos is not None:
-            return eos
-    return None
 
 
 def read_header(file: Path) -> Header:
@@ -111,33 +93,61 @@ def _parse_tensor(entry: dict[str, Any]) -> Tensor:
     return Tensor(entry["dtype"].upper(), tuple(int(size) for size in entry["shape"]), int(begin), int(end))
 
 
-def read_weights(folder: Path) -> Weights:
-    """Read the header of every safetensors file in a folder.
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files that hold the weights: those that the index lists, else model.safetensors.
+
+    Any other safetensors file is ignored. An earlier save may have left it in the folder.
 
     Raises:
-        StepError: a file is truncated, is not a safetensors file, or is listed in the index and missing.
+        StepError: there is neither, or the index is damaged or lists a file that is missing.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if index.is_file():
+        return tuple(folder / name for name in sorted(set(_weight_map(index).values())))
+    if single.is_file():
+        return (single,)
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    raise StepError(
+        f"the checkpoint has {', '.join(others[:3]) or 'no weights'}, and neither {SINGLE} nor {INDEX}: save it again "
+        "with save_pretrained"
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return tensor -> file of the index. Every file is in the index's own folder.
+
+    Raises:
+        StepError: the index is damaged, names a path outside the folder, or names a file that is missing.
+    """
+    again = "fetch or save the checkpoint again"
+    files = read_json_object(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise StepError(f"{INDEX} is damaged (weight_map is {files!r:.80}): {again}")
+    for tensor, file in files.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise StepError(f"{INDEX} puts {tensor} into {file!r:.80}; expected a safetensors file beside it: {again}")
+        if not (index.parent / file).is_file():
+            raise StepError(f"{file}, which {INDEX} lists, is missing: {again}")
+    return files
+
+
+def read_weights(folder: Path) -> Weights:
+    """Read the headers of a checkpoint's weights.
+
+    Raises:
+        StepError: a file is truncated or is not a safetensors file, or the index does not fit the files.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     counts: dict[str, int] = {}  # dtype -> number of values
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         for name, tensor in read_header(file).tensors.items():
+            if name in shapes:
+                raise StepError(f"{name} is in two files of weights, {file.name} is one: save the checkpoint again")
             shapes[name] = tensor.shape
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
-    _check_index(folder, shapes)
+    if (folder / INDEX).is_file():
+        for name, listed in _weight_map(folder / INDEX).items():
+            if name not in shapes:
+                raise StepError(f"{listed}, which {INDEX} lists, has no {name}: fetch or save the checkpoint again")
     dtype = max(counts, key=lambda name: counts[name], default="none")
-    return Weights(sum(counts.values()), _DTYPES.get(dtype, dtype), shapes)
-
-
-def _check_index(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise StepError if the index lists a file or a tensor that is missing."""
-    index = folder / INDEX
-    if not index.is_file():
-        return
-    try:
-        tensors = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StepError(f"{INDEX} is damaged ({error!r}): fetch or save the checkpoint again") from None
-    for tensor, file in tensors.items():
-        if tensor not in shapes:
-            problem = f"has no {tensor}" if (folder / file).is_file() else "is missing"
-            raise StepError(f"{file}, which {INDEX} lists, {problem}: fetch or save the checkpoint again")
+    return Weights(sum(counts.values()), _DTYPES.get(dtype, dtype), shapes, tuple(sorted(counts)))

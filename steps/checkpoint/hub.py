@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter_files, read_adapter_config
-from steps.checkpoint.checks import ADAPTER_CONFIG, ALLOWED, check_architecture, check_files, is_allowed
+from steps.checkpoint.checks import ADAPTER_CONFIG, ALLOWED, check_files, check_usable, is_allowed
 from steps.checkpoint.headers import read_config
 from steps.common.disk import need_space
 from steps.common.errors import StepError
@@ -53,7 +53,7 @@ _CHECKPOINT = _Kind(
     "a transformers checkpoint",
     "config.json",
     ALLOWED,
-    lambda folder: check_architecture(read_config(folder)),
+    lambda folder: check_usable(read_config(folder)),
     check_files,
 )
 _ADAPTER = _Kind("a PEFT adapter", ADAPTER_CONFIG, ADAPTER_FILES, read_adapter_config, check_adapter_files)

@@ -53,14 +53,27 @@ class AdapterManifest(Part):
     files: tuple[FileEntry, ...] = Field(min_length=1)
 
 
+class CanonicalForm(Part):
+    """How the canonical form, which later steps read, differs from the source. See canonical.py."""
+
+    changes: tuple[str, ...]  # in words
+    ignored_files: tuple[str, ...]  # files of the source that have no part in the checkpoint
+    end_tokens: tuple[int, ...]  # token IDs that end an answer
+    end_token_sources: tuple[str, ...]  # the files that name them
+    has_chat_template: bool
+    builds_tokenizer: bool  # whether transformers builds tokenizer.json from an older format
+
+
 class Manifest(Document):
     """The whole of checkpoint/manifest.json."""
 
     written_by: ClassVar[str] = "fetch_model"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     origin: Origin
     licence: str
     architecture: Architecture
+    wrappers: tuple[str, ...]  # the wrappers that this architecture can have: transformers, onnx
+    canonical: CanonicalForm
     files: tuple[FileEntry, ...] = Field(min_length=1)
     adapter: AdapterManifest | None = None
 

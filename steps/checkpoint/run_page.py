@@ -14,6 +14,8 @@ def summary_line(manifest: Manifest) -> str:
     )
     if adapter:
         line += f", LoRA of rank {adapter.rank} on {', '.join(adapter.target_modules)}"
+    if ignored := manifest.canonical.ignored_files:
+        line += f"; ignored {len(ignored)} files: {ignored[0]}{', ...' if len(ignored) > 1 else ''}"
     return line
 
 
@@ -37,8 +39,15 @@ def page_text(manifest: Manifest) -> str:
         "Parameters": f"{facts.parameters:,} ({facts.dtype})",
         "Context length": f"{_number(facts.context_length)} tokens, rope {facts.rope}",
         "Attention": f"{_number(facts.attention_heads)} heads, {_number(facts.kv_heads)} KV heads",
+        "Wrappers": " and ".join(manifest.wrappers),
+        "Chat template": "yes" if manifest.canonical.has_chat_template else "none: llm/v1/completions only",
+        "End tokens": f"{_list(manifest.canonical.end_tokens)}, from {_list(manifest.canonical.end_token_sources)}",
         "Files": f"{len(manifest.files)}, {size_text(total_size(manifest.files))}: see `{MANIFEST}`",
     }
+    if manifest.canonical.changes:
+        rows["Translated"] = "; ".join(manifest.canonical.changes)
+    if manifest.canonical.ignored_files:
+        rows["Ignored"] = _list(manifest.canonical.ignored_files)
     if manifest.adapter:
         rows |= _adapter_rows(manifest.adapter)
     return "| | |\n| --- | --- |\n" + "\n".join(f"| {title} | {text} |" for title, text in rows.items())
@@ -55,6 +64,10 @@ def _adapter_rows(adapter: AdapterManifest) -> dict[str, str]:
         ),
         "Adapter's licence": adapter.licence,
     }
+
+
+def _list(values: tuple[object, ...]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _number(value: int | None) -> str:

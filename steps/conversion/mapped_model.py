@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steps.checkpoint.headers import weight_files
 from steps.common.errors import StepError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _mapped_tensors(folder: Path) -> dict[str, "torch.Tensor"]:
     from safetensors import safe_open
 
     tensors: dict[str, torch.Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     return tensors

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.checkpoint.canonical import canonical_form
 from steps.checkpoint.hub import Fetched, fetch
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest, Origin, verify
 from steps.checkpoint.merge import merge_adapter
 from steps.common.errors import StepError
-from steps.common.hashing import FileEntry, total_size
+from steps.common.hashing import FileEntry
 from steps.project.mlproject import ROOT
 from steps.runs.artifacts import finished_run, read_document
 from steps.runs.console import Console
@@ -17,7 +18,7 @@ from steps.runs.step import Step
 
 @dataclass(frozen=True)
 class VerifiedCheckpoint:
-    """A folder with a checkpoint's files, with its adapter merged if it has one, and the manifest of fetch_model."""
+    """A checkpoint in its canonical form, with its adapter merged if it has one, and the manifest of fetch_model."""
 
     folder: Path
     manifest: Manifest
@@ -27,8 +28,8 @@ def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedChec
     """Return the checkpoint of a fetch_model run.
 
     The files are read where fetch_model found them. If they are not on this machine, they are fetched again from the
-    hub or the artifact store. A checkpoint with an adapter becomes a folder of the same files in the step's scratch
-    folder, with the adapter merged into the weights.
+    hub or the artifact store. The result is a folder in the step's scratch folder: the checkpoint in its canonical form
+    (steps/checkpoint/canonical.py), with the adapter merged into the weights if there is one.
 
     Args:
         parameter: the parameter that holds the run ID, for errors.
@@ -40,10 +41,12 @@ def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedChec
     """
     finished_run(step.client, parameter, run_id)
     manifest = read_document(step.client, run_id, MANIFEST, Manifest)
-    folder = _verified_folder(manifest, "source", run_id, step.console)
+    source = _verified_folder(manifest, "source", run_id, step.console)
+    folder = step.scratch / "checkpoint"
+    canonical_form(source).write(source, folder)
     if manifest.adapter:
         adapter = _verified_folder(manifest.adapter, "adapter", run_id, step.console)
-        folder = _merged(folder, adapter, manifest, step.scratch / "merged", step.console)
+        folder = _merged(folder, adapter, step.scratch / "merged", step.console)
     return VerifiedCheckpoint(folder, manifest)
 
 
@@ -96,9 +99,9 @@ def _remove_truncated(folder: Path, files: Iterable[FileEntry]) -> bool:
     return bool(truncated)
 
 
-def _merged(folder: Path, adapter: Path, manifest: Manifest, out: Path, console: Console) -> Path:
-    names = [file.path for file in manifest.files]
-    size = total_size(manifest.files)
+def _merged(folder: Path, adapter: Path, out: Path, console: Console) -> Path:
+    names = sorted(path.name for path in folder.iterdir())
+    size = sum((folder / name).stat().st_size for name in names)
     with console.bar_class()(unit="B", unit_scale=True, total=size, desc="merging") as bar:
         merge_adapter(folder, adapter, out, names, bar.update)
     return out
