@@ -25,7 +25,7 @@ def check(params: dict[str, str]) -> None:
 
 
 def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str) -> None:
-    """Convert the checkpoint in the scratch folder, compare the result with the checkpoint, then log it."""
+    """Convert into the scratch folder, compare the converted model with the checkpoint, then log it."""
     choice = parse_choice(exporter, precision, options, device)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
     folder, manifest = checkpoint.folder, checkpoint.manifest

@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks: dict[Path, int] = {}
     for item in items:
         markers = [MARKERS.index(mark.name) for mark in item.iter_markers() if mark.name in MARKERS]
-        ranks[item.path] = min([ranks.get(item.path, len(MARKERS)), *markers])
+        if len(markers) != 1:
+            raise pytest.UsageError(f"{item.nodeid} needs exactly one of the markers {', '.join(MARKERS)}")
+        ranks[item.path] = min(ranks.get(item.path, len(MARKERS)), *markers)
     items.sort(key=lambda item: ranks[item.path])
 
 

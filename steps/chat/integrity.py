@@ -1,46 +1,52 @@
-"""Whether the files are those that were logged."""
+"""Check that the model's files are the ones that were logged."""
 
 import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypedDict
 
 from mlflow.exceptions import MlflowException
 
-_BLOCK = 8 << 20
-_verified: set[tuple[str, int, int]] = set()
+_BLOCK = 8 << 20  # bytes read at a time
+_verified: set[tuple[str, int, int]] = set()  # path, size and modification time of the files that this process hashed
+
+
+class _LoggedFile(TypedDict):
+    path: str  # relative to the folder
+    size: int  # bytes
+    sha256: str
 
 
 def start_check(folder: Path, checksums: Path) -> "Future[None]":
-    """Compare the files with what was logged, while the model is loaded: hashing takes another core, and no lock.
-
-    Sizes are compared at once. A file that this process has hashed before is not hashed again.
+    """Compare the sizes of the files at once, and their SHA-256 in a thread while the model is loaded.
 
     Args:
+        folder: the converted folder.
         checksums: a JSON list of {"path", "size", "sha256"}.
 
     Returns:
-        The comparison, which raises MlflowException where a file differs.
+        The comparison by SHA-256. Its result() raises MlflowException if a file differs.
 
     Raises:
-        MlflowException: a file is missing, or its size is another.
+        MlflowException: a file is missing or has another size.
     """
-    expected = json.loads(checksums.read_text(encoding="utf-8"))
-    for entry in expected:
-        path = folder / entry["path"]
+    logged_files: list[_LoggedFile] = json.loads(checksums.read_text(encoding="utf-8"))
+    for logged in logged_files:
+        path = folder / logged["path"]
         size = path.stat().st_size if path.is_file() else None
-        if size != entry["size"]:
-            has = "is missing" if size is None else f"has {size} bytes"
-            raise _damaged(entry["path"], f"{has}, and {entry['size']} were logged")
+        if size != logged["size"]:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise _damaged(logged["path"], f"{state}, and {logged['size']} were logged")
     pool = ThreadPoolExecutor(1, thread_name_prefix="checksum")
-    future = pool.submit(_hash_all, folder, expected)
+    future = pool.submit(_hash_all, folder, logged_files)
     pool.shutdown(wait=False)
     return future
 
 
-def _hash_all(folder: Path, expected: list[dict]) -> None:
-    for entry in expected:
-        path = folder / entry["path"]
+def _hash_all(folder: Path, logged_files: list[_LoggedFile]) -> None:
+    for logged in logged_files:
+        path = folder / logged["path"]
         state = (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         if state in _verified:
             continue
@@ -48,10 +54,10 @@ def _hash_all(folder: Path, expected: list[dict]) -> None:
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
-        if digest.hexdigest() != entry["sha256"]:
-            raise _damaged(entry["path"], "does not have the SHA-256 that was logged")
+        if digest.hexdigest() != logged["sha256"]:
+            raise _damaged(logged["path"], "does not have the SHA-256 that was logged")
         _verified.add(state)
 
 
-def _damaged(name: str, how: str) -> MlflowException:
-    return MlflowException(f"the model's file onnx/{name} {how}: it is damaged; download or log the model again")
+def _damaged(name: str, difference: str) -> MlflowException:
+    return MlflowException(f"the model's file onnx/{name} {difference}: it is damaged; download or log the model again")

@@ -1,17 +1,17 @@
-"""Requests in, answers out: what the model does with an engine."""
+"""Requests in, responses out: parse the fields, ask the engine, and build OpenAI's responses."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .api.requests import ChatRequest, parse_chat, parse_params, parse_prompt
+from .api.requests import ChatRequest, parse_chat, parse_params
 from .api.responses import Choice, Chunks, chat_response
 from .api.tools import may_be_calls
-from .batching.answer import Answer, Completion
 from .batching.engine import Engine
+from .batching.generation import Completion, Generation
+from .completions import complete_rows, result_row
 from .integrity import start_check
 from .settings import Settings
 from .tracing import traced
@@ -23,11 +23,13 @@ class Service:
     def __init__(self, folder: Path, checksums: Path, config: Mapping[str, Any]) -> None:
         """
         Args:
-            config: `model`, the name in the answers; `max_tokens`, of an answer where the request says nothing;
-                `trace`, whether each request leaves an MLflow trace; and what Settings takes.
+            folder: the converted folder.
+            checksums: see integrity.start_check.
+            config: the model config. `model` is the name in the responses. `max_tokens` is the limit of an answer if
+                the request has none. `trace` says whether each request leaves an MLflow trace. Settings reads the rest.
 
         Raises:
-            MlflowException: the files are damaged, or the config is wrong.
+            MlflowException: a file is damaged, or a value of the config is invalid.
         """
         settings = Settings.of(config)
         check = start_check(folder, checksums)
@@ -40,134 +42,101 @@ class Service:
         self._name, self._max_tokens, self._trace = config["model"], config["max_tokens"], config.get("trace", False)
 
     def chat(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Answer conversations, all at the same time. Every row is checked before the first is answered.
+        """Return the responses to chat requests. Check every row before the first answer, then answer all at once.
 
         Raises:
-            MlflowException: a field of a row is invalid, a prompt is too long, the queue is full or the time over.
+            MlflowException: a field of a row is invalid, a prompt is too long, the queue is full, or the timeout is
+                over.
         """
         with traced(self._trace, self._name, rows) as record:
             requests = [self._parse(row) for row in rows]
             if any(row.get("stream") is True for row in rows):
                 raise MlflowException.invalid_parameter_value(
-                    "stream is true; predict answers at once: leave it out, or call predict_stream"
+                    "stream is true; predict returns whole answers: leave stream out, or call predict_stream"
                 )
-            asked: list[list[Answer]] = []
+            submitted: list[list[Generation]] = []
             try:
                 for request in requests:
-                    asked.append(self._ask(request, pieces=False, wait=len(rows) > 1))
-                done = [[answer.wait() for answer in answers] for answers in asked]
+                    submitted.append(self._submit(request, stream=False, wait=len(rows) > 1))
+                answers = [[generation.wait() for generation in generations] for generations in submitted]
             finally:
-                _cancel(answer for answers in asked for answer in answers)
-            responses = [self._respond(request, found) for request, found in zip(requests, done, strict=True)]
-            record(responses, [completion for found in done for completion in found])
+                _cancel(generation for generations in submitted for generation in generations)
+            responses = [self._respond(*pair) for pair in zip(requests, answers, strict=True)]
+            record(responses, [completion for completions in answers for completion in completions])
         return responses
 
     def stream(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Answer a conversation in chunks: the text as it is made, why it ended, what it took.
+        """Yield the response to a chat request in chunks: pieces of text, the finish reasons, the usage.
 
         Raises:
-            MlflowException: as chat.
+            MlflowException: as for chat.
         """
-        chunks, done = Chunks(self._name), []
+        chunks, completions = Chunks(self._name), []
         with traced(self._trace, self._name, [row]) as record:
             request = self._parse(row)
-            answers = self._ask(request, pieces=True)
+            generations = self._submit(request, stream=True)
             try:
-                for index, answer in enumerate(answers):
-                    held, tools = "", request.tools  # nothing is shown while it may become calls
-                    for piece in answer:
-                        held += piece
-                        if not (tools and may_be_calls(held)):
-                            yield chunks.text(index, held)
-                            held, tools = "", []
-                    done.append(answer.completion)
-                    choice = Choice.of(answer.completion.text, answer.completion.finish_reason, tools)
-                    if held and not choice.tool_calls:
-                        yield chunks.text(index, held)
-                    yield chunks.end(index, choice)
+                for index, generation in enumerate(generations):
+                    completions.append((yield from _stream_choice(chunks, index, generation, request.tools)))
             finally:
-                _cancel(answers)
-            response = self._respond(request, done)
-            record([response], done)
+                _cancel(generations)
+            response = self._respond(request, completions)
+            record([response], completions)
             yield chunks.usage(response["usage"])
 
     def complete(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Continue texts. A row that cannot be continued has an error, and the others their text.
-
-        The longest are begun first, as many at a time as `parallel` and the memory for keys and values allow.
+        """Return a result row for each prompt, in order. A prompt that cannot be continued has an error in its row.
 
         Raises:
             MlflowException: a parameter is invalid.
         """
         sampling = parse_params(params, self._max_tokens)
-        found: list[dict[str, Any] | None] = [None] * len(rows)
-        prompts: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            try:
-                prompts[index] = self.engine.prompts.text(parse_prompt(row))
-            except MlflowException as error:
-                found[index] = _failed(error)
-        running: deque[tuple[int, Answer]] = deque()
-        try:
-            with traced(self._trace, self._name, rows) as record:
-                done: list[Completion] = []
-
-                def collect() -> None:
-                    index, answer = running.popleft()
-                    try:
-                        done.append(answer.wait())
-                        found[index] = _completed(done[-1])
-                    except MlflowException as error:
-                        found[index] = _failed(error)
-
-                for index in sorted(prompts, key=lambda index: -len(prompts[index])):
-                    if len(running) >= 2 * self.engine.settings.parallel:
-                        collect()
-                    try:
-                        answer = self.engine.submit(prompts[index], sampling, strip=False, wait=True, pieces=False)
-                        running.append((index, answer))
-                    except MlflowException as error:
-                        found[index] = _failed(error)
-                while running:
-                    collect()
-                record(found, done)
-        finally:
-            _cancel(answer for _, answer in running)
-        return found
+        with traced(self._trace, self._name, rows) as record:
+            results = complete_rows(self.engine, rows, sampling)
+            result_rows = [result_row(result) for result in results]
+            record(result_rows, [result for result in results if isinstance(result, Completion)])
+        return result_rows
 
     def _parse(self, row: Mapping[str, Any]) -> ChatRequest:
-        return parse_chat(row, self._max_tokens, self.engine.prompts.takes_tools)
+        return parse_chat(row, self._max_tokens, self.engine.tokenizer.supports_tools)
 
-    def _ask(self, request: ChatRequest, pieces: bool, wait: bool = False) -> list[Answer]:
-        """Queue each choice of a request; rows of a DataFrame wait for room, others are refused where there is none."""
-        prompt = self.engine.prompts.chat(request.messages, request.tools)
-        asked: list[Answer] = []
+    def _submit(self, request: ChatRequest, stream: bool, wait: bool = False) -> list[Generation]:
+        """Queue each choice of a request. See Engine.submit for `stream` and `wait`."""
+        prompt = self.engine.tokenizer.encode_chat(request.messages, request.tools)
+        generations: list[Generation] = []
         try:
             for choice in range(request.n):
-                asked.append(self.engine.submit(prompt, request.sampling, choice, wait=wait, pieces=pieces))
+                generations.append(self.engine.submit(prompt, request.sampling, choice, wait=wait, stream=stream))
         except MlflowException:
-            _cancel(asked)
+            _cancel(generations)
             raise
-        return asked
+        return generations
 
-    def _respond(self, request: ChatRequest, done: Sequence[Completion]) -> dict[str, Any]:
-        choices = [Choice.of(completion.text, completion.finish_reason, request.tools) for completion in done]
-        return chat_response(
-            self._name, choices, done[0].prompt_tokens, sum(completion.completion_tokens for completion in done)
-        )
-
-
-_EMPTY = {"text": None, "finish_reason": None, "prompt_tokens": None, "completion_tokens": None, "error": None}
+    def _respond(self, request: ChatRequest, completions: Sequence[Completion]) -> dict[str, Any]:
+        choices = [Choice.of(completion.text, completion.finish_reason, request.tools) for completion in completions]
+        completion_tokens = sum(completion.completion_tokens for completion in completions)
+        return chat_response(self._name, choices, completions[0].prompt_tokens, completion_tokens)
 
 
-def _cancel(answers: Iterable[Answer]) -> None:
-    for answer in answers:
-        answer.cancel()
+def _stream_choice(
+    chunks: Chunks, index: int, generation: Generation, tools: list[dict[str, Any]]
+) -> Generator[dict[str, Any], None, Completion]:
+    """Yield the chunks of one choice, and return its completion. Text that may become tool calls is held back."""
+    held, may_call = "", bool(tools)
+    for piece in generation:
+        held += piece
+        may_call = may_call and may_be_calls(held)
+        if not may_call:
+            yield chunks.text(index, held)
+            held = ""
+    completion = generation.wait()
+    choice = Choice.of(completion.text, completion.finish_reason, tools if may_call else [])
+    if held and not choice.tool_calls:
+        yield chunks.text(index, held)
+    yield chunks.end(index, choice)
+    return completion
 
 
-def _completed(completion: Completion) -> dict[str, Any]:
-    return {name: getattr(completion, name) for name in _EMPTY if name != "error"} | {"error": None}
-
-
-def _failed(error: MlflowException) -> dict[str, Any]:
-    return _EMPTY | {"error": error.message}
+def _cancel(generations: Iterable[Generation]) -> None:
+    for generation in generations:
+        generation.cancel()

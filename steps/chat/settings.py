@@ -1,4 +1,4 @@
-"""What the model config says of the engine."""
+"""The keys of the model config that the engine reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -6,43 +6,46 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+_MINIMUM = {"threads": 0, "parallel": 1, "queue": 1, "timeout": 0, "kv_cache_mb": 1, "prefill_chunk": 1}
+_FRACTIONS = ("timeout",)  # the other numbers are whole
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Each can be given when the model is loaded, `mlflow.pyfunc.load_model(uri, model_config={"threads": 4})`, and
-    when it is served, by MLflow's environment variable SERVING_MODEL_CONFIG='{"threads": 4}'.
+    """The engine's settings.
+
+    A caller sets them when the model is loaded, `mlflow.pyfunc.load_model(uri, model_config={"threads": 4})`, or when
+    it is served, by MLflow's environment variable SERVING_MODEL_CONFIG='{"threads": 4}'.
     """
 
-    threads: int = 0  # of ONNX Runtime; 0: the CPUs that the process may use
+    threads: int = 0  # threads of ONNX Runtime; 0: the CPUs that the process may use
     provider: str = "cpu"  # execution provider: cpu or cuda
-    parallel: int = 16  # answers that are made at the same time; the others wait
-    queue: int = 256  # requests that may wait; more are refused
-    timeout: float = 0.0  # seconds that a caller waits for an answer; 0: as long as it takes
-    kv_cache_mb: int = 4096  # MiB for the keys and values of all texts, those kept for reuse included
-    prefill_chunk: int = 64  # tokens of a prompt that are read between two steps of the others
-    longrope_switch: int = 0  # the length past which LongRoPE's long factors hold; 0: none
-    ignore_eos: bool = False  # whether answers go on past their end, to max_tokens: for measuring speed
+    parallel: int = 16  # answers that are made at the same time; other requests wait
+    queue: int = 256  # requests that may wait; more requests are refused
+    timeout: float = 0.0  # seconds that a caller waits for an answer; 0: no limit
+    kv_cache_mb: int = 4096  # MiB for the KV cache, with the finished sequences that it keeps for reuse
+    prefill_chunk: int = 64  # tokens of a prompt that are read between two decode steps
+    longrope_switch: int = 0  # length in tokens past which LongRoPE's long factors apply; 0: the model has no LongRoPE
+    ignore_eos: bool = False  # answers go on after an end token, up to max_tokens: for measuring speed
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Settings":
-        """From the model config, whose other keys are not the engine's.
+        """Return the settings of a model config. Its other keys are ignored.
 
         Raises:
-            MlflowException: a value that cannot be.
+            MlflowException: a value is invalid.
         """
-        given = {field.name: config[field.name] for field in fields(cls) if config.get(field.name) is not None}
-        settings = cls(**given)
+        names = [field.name for field in fields(cls)]
+        settings = cls(**{name: config[name] for name in names if config.get(name) is not None})
         if not isinstance(settings.ignore_eos, bool):
-            raise MlflowException.invalid_parameter_value(
-                f"model config: ignore_eos is {settings.ignore_eos!r}; expected true or false"
-            )
-        least = {"threads": 0, "parallel": 1, "queue": 1, "timeout": 0, "kv_cache_mb": 1, "prefill_chunk": 1}
-        for name, minimum in least.items():
-            value = getattr(settings, name)
-            whole = isinstance(value, int) or name == "timeout"
-            if isinstance(value, bool) or not isinstance(value, int | float) or not whole or value < minimum:
-                raise MlflowException.invalid_parameter_value(
-                    f"model config: {name} is {value!r}; expected a {'' if name == 'timeout' else 'whole '}number of "
-                    f"at least {minimum}"
-                )
+            raise _invalid("ignore_eos", settings.ignore_eos, "true or false")
+        for name, minimum in _MINIMUM.items():
+            value, types = getattr(settings, name), (int, float) if name in _FRACTIONS else (int,)
+            if isinstance(value, bool) or not isinstance(value, types) or value < minimum:
+                kind = "number" if name in _FRACTIONS else "whole number"
+                raise _invalid(name, value, f"a {kind} of at least {minimum}")
         return settings
+
+
+def _invalid(name: str, value: Any, expected: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(f"model config: {name} is {value!r}; expected {expected}")

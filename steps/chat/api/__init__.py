@@ -1,1 +1,1 @@
-"""OpenAI's requests and responses."""
+"""OpenAI's requests and responses: parse the fields, build the answers."""

@@ -1,26 +1,25 @@
-"""The requests of `llm/v1/chat`, and the rows of `llm/v1/completions`.
+"""Parse the requests of `llm/v1/chat`, and the rows and parameters of `llm/v1/completions`.
 
-The schema is mlflow.types.llm.CHAT_MODEL_INPUT_SCHEMA; what it lacks of the OpenAI API
-(seed, response_format, tool_choice) has its meaning there: https://platform.openai.com/docs/api-reference/chat.
+The schema is mlflow.types.llm.CHAT_MODEL_INPUT_SCHEMA. It lacks seed, response_format and tool_choice. They mean what
+they mean in the OpenAI API: https://platform.openai.com/docs/api-reference/chat.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fields import invalid, plain, present
-from .tools import call_form, read_tools
+from .fields import invalid, number, plain, present, whole_number
+from .response_format import ResponseFormat, parse_response_format
+from .tools import calls_format, read_tools
 
 ROLES = ("system", "user", "assistant", "tool")
-MOST_CHOICES = 16
-_FORMATS = ("text", "json_object", "json_schema", "regex")
+MAX_CHOICES = 16
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer's tokens are chosen. Greedy unless a temperature above 0 asks for sampling."""
+    """How the tokens of an answer are chosen: the most likely one, unless the temperature is above 0."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -30,12 +29,12 @@ class Sampling:
     seed: int | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    form: tuple[str, Any] | None = None  # ("json_schema", schema) or ("regex", pattern): what the answer must match
+    response_format: ResponseFormat | None = None
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One validated request for `n` answers to a conversation."""
+    """A valid request for `n` answers to a conversation."""
 
     messages: list[dict[str, Any]]
     sampling: Sampling
@@ -43,35 +42,38 @@ class ChatRequest:
     tools: list[dict[str, Any]] = field(default_factory=list)
 
 
-def parse_chat(fields: Mapping[str, Any], default_max_tokens: int, takes_tools: bool) -> ChatRequest:
-    """Validate one request: a row of the DataFrame that MLflow makes of it, or the dict itself.
+def parse_chat(row: Mapping[str, Any], default_max_tokens: int, supports_tools: bool) -> ChatRequest:
+    """Return the request of a row: a row of the DataFrame that MLflow makes of a request, or the request itself.
 
     Args:
-        takes_tools: whether the model's chat template shows tools.
+        supports_tools: whether the model's chat template shows tools.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE (HTTP 400), naming the field.
+        MlflowException: INVALID_PARAMETER_VALUE (HTTP 400). The message names the field.
     """
-    given = present(fields)
-    if given.get("custom_inputs"):
-        raise invalid("custom_inputs", given["custom_inputs"], "this model knows none: leave it out")
-    tools, required = read_tools(given, takes_tools)
-    form = _form(given.get("response_format"))
-    if required and form:
-        raise invalid("response_format", given["response_format"], "leave it out where tool_choice asks for a call")
+    fields = present(row)
+    if fields.get("custom_inputs"):
+        raise invalid("custom_inputs", fields["custom_inputs"], "this model has none: leave it out")
+    tools, callable_tools = read_tools(fields, supports_tools)
+    response_format = parse_response_format(fields.get("response_format"))
+    if callable_tools:
+        if response_format:
+            shown = fields["response_format"]
+            raise invalid("response_format", shown, "leave it out when tool_choice requires a call")
+        response_format = calls_format(callable_tools)
     return ChatRequest(
-        messages=_messages(given.get("messages")),
-        sampling=_sampling(given, default_max_tokens, call_form(required) if required else form),
-        n=_number(given, "n", 1, minimum=1, maximum=MOST_CHOICES, whole=True),
+        messages=_messages(fields.get("messages")),
+        sampling=_sampling(fields, default_max_tokens, response_format),
+        n=whole_number(fields, "n", 1, minimum=1, maximum=MAX_CHOICES),
         tools=tools,
     )
 
 
 def parse_prompt(row: Mapping[str, Any]) -> str:
-    """The prompt of a row of `llm/v1/completions`, as it is.
+    """Return the prompt of a row of `llm/v1/completions`.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE, naming the field.
+        MlflowException: INVALID_PARAMETER_VALUE. The message names the field.
     """
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt:
@@ -80,34 +82,36 @@ def parse_prompt(row: Mapping[str, Any]) -> str:
 
 
 def parse_params(params: Mapping[str, Any], default_max_tokens: int) -> Sampling:
-    """The parameters of `llm/v1/completions`, which hold for all rows. A response_format is JSON there.
+    """Return the parameters of `llm/v1/completions`, which apply to all rows. Their response_format is a JSON text.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE, naming the parameter.
+        MlflowException: INVALID_PARAMETER_VALUE. The message names the parameter.
     """
-    given = present(params)
-    for name, absent in (("seed", -1), ("response_format", "")):  # the defaults of a schema that knows no None
-        if given.get(name) == absent:
-            del given[name]
-    if isinstance(text := given.get("response_format"), str):
+    fields = present(params)
+    for name, absent in (("seed", -1), ("response_format", "")):  # MLflow's parameters cannot default to None
+        if fields.get(name) == absent:
+            del fields[name]
+    response_format = fields.get("response_format")
+    if isinstance(response_format, str):
         try:
-            given["response_format"] = json.loads(text)
+            response_format = json.loads(response_format)
         except ValueError:
-            raise invalid("response_format", text, "expected JSON, as llm/v1/chat takes it") from None
-    return _sampling(given, default_max_tokens, _form(given.get("response_format")))
+            expected = "expected JSON, with the content that llm/v1/chat takes"
+            raise invalid("response_format", response_format, expected) from None
+    return _sampling(fields, default_max_tokens, parse_response_format(response_format))
 
 
-def _sampling(given: Mapping[str, Any], default_max_tokens: int, form: tuple[str, Any] | None) -> Sampling:
+def _sampling(fields: Mapping[str, Any], default_max_tokens: int, response_format: ResponseFormat | None) -> Sampling:
     return Sampling(
-        max_tokens=_number(given, "max_tokens", default_max_tokens, minimum=1, whole=True),
-        temperature=_number(given, "temperature", 0.0, minimum=0, maximum=2),
-        top_p=_number(given, "top_p", 1.0, minimum=0, maximum=1),
-        top_k=_number(given, "top_k", 0, minimum=0, whole=True),
-        stop=_stop(given.get("stop")),
-        seed=_number(given, "seed", 0, minimum=0, maximum=2**63 - 1, whole=True) if "seed" in given else None,
-        frequency_penalty=_number(given, "frequency_penalty", 0.0, minimum=-2, maximum=2),
-        presence_penalty=_number(given, "presence_penalty", 0.0, minimum=-2, maximum=2),
-        form=form,
+        max_tokens=whole_number(fields, "max_tokens", default_max_tokens, minimum=1),
+        temperature=number(fields, "temperature", 0.0, minimum=0, maximum=2),
+        top_p=number(fields, "top_p", 1.0, minimum=0, maximum=1),
+        top_k=whole_number(fields, "top_k", 0, minimum=0),
+        stop=_stop(fields.get("stop")),
+        seed=whole_number(fields, "seed", 0, minimum=0, maximum=2**63 - 1) if "seed" in fields else None,
+        frequency_penalty=number(fields, "frequency_penalty", 0.0, minimum=-2, maximum=2),
+        presence_penalty=number(fields, "presence_penalty", 0.0, minimum=-2, maximum=2),
+        response_format=response_format,
     )
 
 
@@ -115,67 +119,42 @@ def _messages(value: Any) -> list[dict[str, Any]]:
     value = plain(value)
     if not isinstance(value, list) or not value:
         raise invalid("messages", value, "expected a list of at least one message")
-    return [_message_in(f"messages[{index}]", message) for index, message in enumerate(value)]
+    return [_message(f"messages[{index}]", message) for index, message in enumerate(value)]
 
 
-def _message_in(where: str, message: Any) -> dict[str, Any]:
+def _message(name: str, message: Any) -> dict[str, Any]:
+    """Return the role, the content and the tool calls of a message.
+
+    Args:
+        name: the message's name in errors.
+    """
     if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-        raise invalid(where, message, f"expected a role of {', '.join(ROLES)}")
-    message = present(message)
-    calls = message.get("tool_calls") or []
-    if calls and message["role"] != "assistant":
-        raise invalid(f"{where}.tool_calls", calls, "only the assistant calls tools")
-    content = message.get("content", "" if calls else None)
+        raise invalid(name, message, f"expected a role of {', '.join(ROLES)}")
+    fields = present(message)
+    calls = fields.get("tool_calls") or []
+    if calls and fields["role"] != "assistant":
+        raise invalid(f"{name}.tool_calls", calls, "only a message of the assistant has tool calls")
+    content = fields.get("content", "" if calls else None)
     if not isinstance(content, str):
-        raise invalid(f"{where}.content", content, "expected a string")
-    found: dict[str, Any] = {"role": message["role"], "content": content}
+        raise invalid(f"{name}.content", content, "expected a string")
     for call in calls:
-        try:
-            if not isinstance(call["function"]["name"], str):
-                raise TypeError
-            json.loads(call["function"]["arguments"])
-        except (KeyError, TypeError, ValueError):
-            raise invalid(f"{where}.tool_calls", call, "expected a function's name and arguments as JSON") from None
-    return found | ({"tool_calls": calls} if calls else {})
+        _check_call(f"{name}.tool_calls", call)
+    parsed: dict[str, Any] = {"role": fields["role"], "content": content}
+    return parsed | ({"tool_calls": calls} if calls else {})
 
 
-def _form(value: Any) -> tuple[str, Any] | None:
-    if value is None:
-        return None
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    if kind not in _FORMATS:
-        raise invalid("response_format", value, f"expected a type of {', '.join(_FORMATS)}")
-    if kind == "json_object":
-        return "json_schema", {"type": "object"}
-    if kind == "json_schema":
-        schema = value["json_schema"].get("schema") if isinstance(value.get("json_schema"), Mapping) else None
-        if not isinstance(schema, Mapping):
-            raise invalid("response_format", value, "expected json_schema with a schema in it")
-        return "json_schema", schema
-    if kind == "regex":
-        if not isinstance(value.get("regex"), str) or not value["regex"]:
-            raise invalid("response_format", value, "expected regex with a pattern")
-        return "regex", value["regex"]
-    return None
-
-
-def _number(given: Mapping[str, Any], name: str, default, *, minimum, maximum=math.inf, whole: bool = False):
-    value = given.get(name, default)
-    expected = f"expected {'a whole number' if whole else 'a number'} of at least {minimum}"
-    if maximum < math.inf:
-        expected += f" and at most {maximum}"
+def _check_call(name: str, call: Any) -> None:
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise invalid(name, value, expected) from None
-    if isinstance(value, bool) or not minimum <= number <= maximum or not (number.is_integer() or not whole):
-        raise invalid(name, value, expected)
-    return int(value) if whole else number
+        if not isinstance(call["function"]["name"], str):
+            raise TypeError
+        json.loads(call["function"]["arguments"])
+    except (KeyError, TypeError, ValueError):
+        raise invalid(name, call, "expected a function's name and arguments as JSON") from None
 
 
 def _stop(value: Any) -> tuple[str, ...]:
     value = plain(value)
-    value = [value] if isinstance(value, str) else value or []
-    if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
-        raise invalid("stop", value, "expected a string or a list of strings, none empty")
-    return tuple(value)
+    strings = [value] if isinstance(value, str) else value or []
+    if not isinstance(strings, list) or not all(isinstance(string, str) and string for string in strings):
+        raise invalid("stop", strings, "expected a string or a list of strings, and no empty string")
+    return tuple(strings)

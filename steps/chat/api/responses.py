@@ -1,4 +1,7 @@
-"""Answers of `llm/v1/chat`, whole and in chunks: mlflow.types.llm's ChatCompletionResponse and ChatCompletionChunk."""
+"""Build the responses of `llm/v1/chat`, whole or in chunks.
+
+They are mlflow.types.llm's ChatCompletionResponse and ChatCompletionChunk.
+"""
 
 import time
 import uuid
@@ -11,21 +14,21 @@ from .tools import parse_calls
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer as a client sees it."""
+    """One answer, as a client gets it."""
 
     text: str
-    finish_reason: str  # stop, length or tool_calls
+    finish_reason: str  # "stop", "length" or "tool_calls"
     tool_calls: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def of(cls, text: str, finish_reason: str, tools: Sequence[dict[str, Any]]) -> "Choice":
-        """An answer, read as calls where it is nothing but calls of the tools that the request names."""
+        """Return an answer, as tool calls if its text consists of calls of the given tools and nothing else."""
         calls = parse_calls(text, {tool["function"]["name"] for tool in tools}) if tools else ()
         return cls("", "tool_calls", calls) if calls else cls(text, finish_reason)
 
 
 def chat_response(model: str, choices: Sequence[Choice], prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """One answer in the transformers flavor's own shape, key by key."""
+    """Return a response with the keys of MLflow's transformers flavor, in the same order."""
     return {
         "id": str(uuid.uuid4()),
         "object": "chat.completion",
@@ -40,7 +43,7 @@ def chat_response(model: str, choices: Sequence[Choice], prompt_tokens: int, com
 
 
 class Chunks:
-    """The chunks of one streamed answer: OpenAI's chat.completion.chunk objects."""
+    """Makes the chunks of one response: OpenAI's chat.completion.chunk objects."""
 
     def __init__(self, model: str) -> None:
         self._frame = {
@@ -52,17 +55,16 @@ class Chunks:
         self._started: set[int] = set()
 
     def text(self, index: int, piece: str) -> dict[str, Any]:
-        """A piece of the text of a choice."""
+        """Return a chunk with a piece of the text of a choice."""
         return self._chunk(index, {"content": piece}, None)
 
     def end(self, index: int, choice: Choice) -> dict[str, Any]:
-        """The end of a choice: its calls, if it is calls, and why it ended."""
-        return self._chunk(
-            index, {"tool_calls": [*choice.tool_calls]} if choice.tool_calls else {"content": ""}, choice.finish_reason
-        )
+        """Return the last chunk of a choice: its finish reason, and its tool calls if it has any."""
+        delta = {"tool_calls": [*choice.tool_calls]} if choice.tool_calls else {"content": ""}
+        return self._chunk(index, delta, choice.finish_reason)
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The last chunk, without choices: the usage that the whole response has."""
+        """Return the last chunk of the response: its token usage, and no choice."""
         return self._frame | {"choices": [], "usage": usage}
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:

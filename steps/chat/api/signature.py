@@ -2,50 +2,27 @@
 
 from mlflow.models import ModelSignature
 from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
-from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
+# MLflow's columns are narrower than the OpenAI API: no whole numbers for fractions, no single stop string, and only
+# some JSON schemas for tools. So these columns take anything, and api.requests checks them.
+_UNCHECKED = {"stop", "tools", "temperature", "top_p", "frequency_penalty", "presence_penalty"}
 
 
 def signature(task: str, max_tokens: int) -> ModelSignature:
-    """The signature of a task.
-
-    MLflow drops what a signature does not name, so chat's has, beside the columns of MLflow's own, those of the OpenAI
-    API that it lacks; and its tools may have any JSON schema, its stop be a single string, and its fractions be written
-    as whole numbers, which MLflow would refuse.
+    """Return the signature of a task.
 
     Args:
-        max_tokens: of a completion where the caller says nothing.
+        max_tokens: the limit of a completion if the caller gives none.
     """
-    if task == COMPLETIONS:
-        return ModelSignature(
-            Schema([ColSpec(DataType.string, "prompt")]),
-            Schema(
-                [
-                    ColSpec(DataType.string, "text", required=False),
-                    ColSpec(DataType.string, "finish_reason", required=False),
-                    ColSpec(DataType.long, "prompt_tokens", required=False),
-                    ColSpec(DataType.long, "completion_tokens", required=False),
-                    ColSpec(DataType.string, "error", required=False),
-                ]
-            ),
-            ParamSchema(
-                [
-                    ParamSpec("max_tokens", DataType.long, max_tokens),
-                    ParamSpec("temperature", DataType.double, 0.0),
-                    ParamSpec("top_p", DataType.double, 1.0),
-                    ParamSpec("top_k", DataType.long, 0),
-                    ParamSpec("stop", DataType.string, [], shape=(-1,)),
-                    ParamSpec("seed", DataType.long, -1),  # none
-                    ParamSpec("frequency_penalty", DataType.double, 0.0),
-                    ParamSpec("presence_penalty", DataType.double, 0.0),
-                    ParamSpec("response_format", DataType.string, ""),  # JSON
-                ]
-            ),
-        )
-    free = {"stop", "tools", "temperature", "top_p", "frequency_penalty", "presence_penalty"}
+    return _completions(max_tokens) if task == COMPLETIONS else _chat()
+
+
+def _chat() -> ModelSignature:
+    """Return MLflow's own signature, with the columns that it lacks: MLflow drops a field that has no column."""
     columns = [
-        ColSpec(AnyType(), column.name, required=False) if column.name in free else column
+        ColSpec(AnyType(), column.name, required=False) if column.name in _UNCHECKED else column
         for column in CHAT_MODEL_INPUT_SCHEMA
     ]
     columns += [
@@ -54,3 +31,25 @@ def signature(task: str, max_tokens: int) -> ModelSignature:
         ColSpec(AnyType(), "tool_choice", required=False),
     ]
     return ModelSignature(Schema(columns), CHAT_MODEL_OUTPUT_SCHEMA)
+
+
+def _completions(max_tokens: int) -> ModelSignature:
+    results: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "text", required=False),
+        ColSpec(DataType.string, "finish_reason", required=False),
+        ColSpec(DataType.long, "prompt_tokens", required=False),
+        ColSpec(DataType.long, "completion_tokens", required=False),
+        ColSpec(DataType.string, "error", required=False),
+    ]
+    params = [
+        ParamSpec("max_tokens", DataType.long, max_tokens),
+        ParamSpec("temperature", DataType.double, 0.0),
+        ParamSpec("top_p", DataType.double, 1.0),
+        ParamSpec("top_k", DataType.long, 0),
+        ParamSpec("stop", DataType.string, [], shape=(-1,)),
+        ParamSpec("seed", DataType.long, -1),  # -1: none
+        ParamSpec("frequency_penalty", DataType.double, 0.0),
+        ParamSpec("presence_penalty", DataType.double, 0.0),
+        ParamSpec("response_format", DataType.string, ""),  # a JSON text; "": none
+    ]
+    return ModelSignature(Schema([ColSpec(DataType.string, "prompt")]), Schema(results), ParamSchema(params))

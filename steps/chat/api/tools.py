@@ -1,46 +1,58 @@
-"""Tools: those that a request names, and the calls that an answer consists of."""
+"""Read the tools of a request, and the tool calls of an answer."""
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .fields import invalid, plain
+from .response_format import JsonFormat
 
 _CHOICES = ("none", "auto", "required")
-# How Phi-4-mini begins a call: in its own special tokens, in the word that it was trained on, or at once, as JSON.
+# Phi-4-mini begins a call with its special token, with the word that it was trained on, or with the JSON itself.
 _CALL_STARTS = ("<|tool_call|>", "functools", "[", "{")
 
 
-def read_tools(given: Mapping[str, Any], takes_tools: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The tools to show, and those of which one must be called.
+def read_tools(fields: Mapping[str, Any], supports_tools: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the tools that the prompt shows, and the tools of which the answer must call at least one.
+
+    The second list is empty if the model may answer with text.
 
     Args:
-        takes_tools: whether the model's chat template shows tools.
+        supports_tools: whether the model's chat template shows tools.
 
     Raises:
-        MlflowException: naming the field that is invalid.
+        MlflowException: INVALID_PARAMETER_VALUE. The message names the field.
     """
-    tools, choice = plain(given.get("tools")) or [], given.get("tool_choice", "auto")
-    named = choice["function"].get("name") if isinstance(choice, Mapping) and "function" in choice else None
-    if not named and choice not in _CHOICES:
+    choice = fields.get("tool_choice", "auto")
+    name = choice["function"].get("name") if isinstance(choice, Mapping) and "function" in choice else None
+    if not name and choice not in _CHOICES:
         raise invalid("tool_choice", choice, f"expected {', '.join(_CHOICES)}, or a function by its name")
+    tools = _tools(fields.get("tools"))
+    if tools and not supports_tools:
+        raise invalid("tools", tools, "this model's chat template has no tools: leave it out")
+    if name:
+        callable_tools = [tool for tool in tools if tool["function"]["name"] == name]
+    else:
+        callable_tools = tools if choice == "required" else []
+    if (name or choice == "required") and not callable_tools:
+        raise invalid("tool_choice", choice, "expected one of the request's tools")
+    return ([] if choice == "none" else tools), callable_tools
+
+
+def _tools(value: Any) -> list[dict[str, Any]]:
+    tools = plain(value) or []
     if not isinstance(tools, list):
         raise invalid("tools", tools, "expected a list of functions")
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type") == "function" else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise invalid(f"tools[{index}]", tool, "expected type 'function' and a function with a name")
-    if tools and not takes_tools:
-        raise invalid("tools", tools, "this model's chat template shows none: leave it out")
-    wanted = [tool for tool in tools if tool["function"]["name"] == named] if named else tools
-    if (named or choice == "required") and not wanted:
-        raise invalid("tool_choice", choice, "expected one of the request's tools")
-    return ([] if choice == "none" else tools), (wanted if named or choice == "required" else [])
+    return tools
 
 
-def call_form(tools: list[dict[str, Any]]) -> tuple[str, Any]:
-    """What an answer must match to be a call of one of the tools."""
+def calls_format(tools: list[dict[str, Any]]) -> JsonFormat:
+    """Return the format of an answer that is a list of calls of the given tools."""
     calls = [
         {
             "type": "object",
@@ -53,14 +65,17 @@ def call_form(tools: list[dict[str, Any]]) -> tuple[str, Any]:
         }
         for tool in tools
     ]
-    return "json_schema", {"type": "array", "items": {"anyOf": calls}, "minItems": 1}
+    return JsonFormat({"type": "array", "items": {"anyOf": calls}, "minItems": 1})
 
 
-def parse_calls(text: str, names: Iterable[str]) -> tuple[dict[str, Any], ...]:
-    """The calls that an answer consists of, in OpenAI's form; none where it is anything else.
+def parse_calls(text: str, names: Collection[str]) -> tuple[dict[str, Any], ...]:
+    """Return the calls that an answer consists of, in OpenAI's form. Return none if it is anything else.
 
-    Phi-4-mini writes `functools[{"name": ..., "arguments": {...}}, ...]` or puts the list between <|tool_call|> and
+    Phi-4-mini writes `functools[{"name": ..., "arguments": {...}}, ...]`, or puts the list between <|tool_call|> and
     <|/tool_call|> (https://huggingface.co/microsoft/Phi-4-mini-instruct).
+
+    Args:
+        names: the names of the request's tools.
     """
     text = text.strip().removeprefix("<|tool_call|>").removesuffix("<|/tool_call|>").strip()
     try:
@@ -84,5 +99,5 @@ def parse_calls(text: str, names: Iterable[str]) -> tuple[dict[str, Any], ...]:
 
 
 def may_be_calls(text: str) -> bool:
-    """Whether the beginning of an answer may become calls, so that it must not be shown as text yet."""
+    """Return whether the beginning of an answer may become tool calls. Then it must not be shown as text yet."""
     return any(text.startswith(start[: len(text)]) for start in _CALL_STARTS)

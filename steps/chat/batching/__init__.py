@@ -1,1 +1,1 @@
-"""Many answers at once: engine, scheduler, KV cache, sampler, constraint, text stream."""
+"""Continuous batching: any number of callers, one thread that runs the graph."""

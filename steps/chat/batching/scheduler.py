@@ -1,260 +1,242 @@
-"""Continuous batching: one thread runs the graph, any number of callers wait for their answers.
+"""Continuous batching: one thread runs the graph, and any number of callers wait for their generations.
 
-Between two decode steps, which take every answer one token further, a request that has come in gets a row, and at most
-one chunk of a prompt is read. So a late request neither waits for the others to end nor stops them.
+Each step drops what was cancelled, admits what waits, prefills at most one chunk of one prompt, and decodes one token
+of every other generation. So a late request does not wait for the others to end, and stops them for one chunk at most:
+
+    step       1          2          3            4          5
+    A       decode     decode     decode, end
+    B       decode     decode     decode       decode     decode
+    C       arrives    prefill    prefill*     decode     decode       * the last chunk gives the first token
+    D                  arrives    has a row    prefill    prefill
+
+Invariant: a generation is waiting (RequestQueue), prefilling or decoding, and has a row from its admission to its end.
+Only this thread touches the session, the KV cache and the two lists, so they need no lock.
+Rows move when a generation is admitted or ends. A step therefore decodes all groups before it samples from any of them.
 """
 
 import contextlib
-import threading
 import time
-from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_STATE, REQUEST_LIMIT_EXCEEDED
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
-from ..runtime.concatenated import ConcatenatedSession
 from ..runtime.decoder_session import DecoderSession
 from ..settings import Settings
-from .answer import Answer, Completion
-from .kv_cache import Memory, common_length
+from .generation import Generation
+from .kv_cache import CachedSequence, KVCache, common_length
+from .request_queue import RequestQueue, closed_error
+from .running import RunningGeneration
 
-_ALONE = 512  # tokens of a prompt in one chunk where nobody waits for a step
-_WORTH_WAITING = 32  # tokens of a prefix that another request is reading just now
+_CHUNK_ALONE = 512  # tokens of a prompt in one chunk while nothing is decoding
+_MIN_SHARED = 32  # tokens of a prefix that another generation is prefilling, which are worth the wait
+_NO_LOGITS = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The tokens that one prefill appends to the first `past` tokens of a row."""
+
+    tokens: list[int]
+    past: int
+    mask_length: int
+    last: bool  # the prompt is complete afterwards
 
 
 class Scheduler:
-    """What the thread does. `put` and `close` are called by others."""
+    """The work of the engine's thread. Other threads call `submit` and `close` only."""
 
-    def __init__(self, rows: DecoderSession, settings: Settings, ends: list[int]) -> None:
-        self._rows, self._settings, self._ends = rows, settings, frozenset(ends)
-        self.memory = Memory(rows, max(2, (settings.kv_cache_mb << 20) // rows.graph.token_bytes))
-        self._switch = settings.longrope_switch
-        # A graph that chooses LongRoPE's factors by position takes the long ones for a whole prompt or not at all.
-        self._whole = isinstance(rows, ConcatenatedSession)
-        self._changed = threading.Condition()
-        self._waiting: deque[Answer] = deque()
-        self._closed = False
-        self._reading: list[Answer] = []  # prompts, in the order of their admission
-        self._writing: list[Answer] = []
+    def __init__(self, session: DecoderSession, settings: Settings, end_tokens: list[int]) -> None:
+        self._session, self._settings, self._end_tokens = session, settings, frozenset(end_tokens)
+        self.cache = KVCache(session, max(2, (settings.kv_cache_mb << 20) // session.graph.token_bytes))
+        self._queue = RequestQueue(settings.queue)
+        self._prefilling: list[RunningGeneration] = []  # in the order of their admission
+        self._decoding: list[RunningGeneration] = []
 
-    def put(self, answer: Answer, wait: bool) -> None:
-        """Queue a request, or refuse it."""
-        with self._changed:
-            self._drop_cancelled()
-            while wait and len(self._waiting) >= self._settings.queue and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                raise MlflowException("the model was closed: load it again", error_code=INVALID_STATE)
-            if len(self._waiting) >= self._settings.queue:
-                raise MlflowException(
-                    f"{len(self._waiting)} requests wait already, as many as the model config's queue allows: try "
-                    "later",
-                    error_code=REQUEST_LIMIT_EXCEEDED,
-                )
-            self._waiting.append(answer)
-            self._changed.notify_all()
-
-    def _drop_cancelled(self) -> None:
-        """Under the lock."""
-        if any(answer.cancelled for answer in self._waiting):
-            self._waiting = deque(answer for answer in self._waiting if not answer.cancelled)
-            self._changed.notify_all()
+    def submit(self, generation: Generation, wait: bool) -> None:
+        """Queue a generation. See RequestQueue.put."""
+        self._queue.put(generation, wait)
 
     def close(self) -> None:
         """Let the thread end after its present step."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._queue.close()
 
     def run(self) -> None:
-        """Until closed: admit, read a chunk, write a token."""
-        while self._wait():
+        """Take steps until the scheduler is closed. Then fail everything that is not complete."""
+        while self._queue.wait_for_work(busy=bool(self._prefilling or self._decoding)):
             try:
                 self._step()
-            except Exception as error:  # of the runtime: those who were in the step fail, and the next are served
-                self._fail(error)
-        self._fail(MlflowException("the model was closed: load it again", error_code=INVALID_STATE))
-
-    def _wait(self) -> bool:
-        with self._changed:
-            while not (self._closed or self._waiting or self._reading or self._writing):
-                self._changed.wait()
-            return not self._closed
+            except Exception as error:  # the runtime failed: end everything that was in the step, and serve the next
+                self._fail_running(error)
+        self._fail_running(closed_error())
+        for generation in self._queue.drain():
+            generation.emit(closed_error())
 
     def _step(self) -> None:
-        for answer in [*self._reading, *self._writing]:
-            if answer.cancelled:
-                self._end(answer)
+        for running in [*self._prefilling, *self._decoding]:
+            if running.generation.cancelled:
+                self._release(running)
         self._admit()
-        if self._reading:
-            self._read(self._reading[0])
-        for group in self._groups():
-            self._write(group)
+        if self._prefilling:
+            self._prefill(self._prefilling[0])
+        self._decode()
 
-    # --- Requests get rows --------------------------------------------------------------------------------------
+    # --- Admission ----------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        with self._changed:
-            self._drop_cancelled()
-            waiting = [*self._waiting]
-        for answer in waiting:
-            if len(self.memory.active) >= self._settings.parallel:
+        """Give rows to the generations that wait, in their order, as long as there is room."""
+        for generation in self._queue.waiting():
+            if len(self.cache.active) >= self._settings.parallel:
                 return
-            if self._being_read(answer.prompt):
-                continue  # until it can be copied
-            room = min(
-                len(answer.prompt) + answer.sampling.max_tokens, self._rows.graph.context_length, self.memory.budget
-            )
-            long = self._switch > 0 and len(answer.prompt) > self._switch
-            row, error = None, None
-            try:
-                row = self.memory.admit(answer.prompt, room, long, reuse=not (long and self._whole))
-            except Exception as found:  # it would be admitted again and again
-                error = found
-            if row is None and error is None:
-                return  # first come, first served
-            with self._changed:
-                with contextlib.suppress(ValueError):  # given up meanwhile, and dropped by another caller's `put`
-                    self._waiting.remove(answer)
-                self._changed.notify_all()
-            if error:
-                answer.emit(_explained(error))
+            if self._waits_for_shared_prefix(generation.prompt):
                 continue
-            answer.row, answer.reused, answer.admitted = row, len(row.tokens), time.monotonic()
-            self._reading.append(answer)
+            try:
+                sequence = self._admit_to_cache(generation)
+            except Exception as error:  # this generation fails; it would fail again in every step
+                self._queue.remove(generation)
+                generation.emit(_as_mlflow_exception(error))
+                continue
+            if sequence is None:
+                return
+            self._queue.remove(generation)
+            running = RunningGeneration(generation, sequence, len(sequence.tokens), time.monotonic())
+            self._prefilling.append(running)
 
-    def _being_read(self, prompt: list[int]) -> bool:
-        """Whether a request in front is reading much of the same prompt, an earlier choice of the same as a rule."""
-        ready = None
-        for other in self._reading:
-            common = common_length(other.prompt[:-1], prompt[:-1])
-            if common >= _WORTH_WAITING:
-                ready = self.memory.prefix(prompt, other.row.long)[1] if ready is None else ready
-                if common - ready >= _WORTH_WAITING:
+    def _admit_to_cache(self, generation: Generation) -> CachedSequence | None:
+        length = len(generation.prompt)
+        most = min(length + generation.sampling.max_tokens, self._session.graph.context_length, self.cache.budget)
+        long_factors = 0 < self._settings.longrope_switch < length
+        reuse = not (long_factors and self._session.long_prompts_in_one_run)
+        return self.cache.admit(generation.prompt, most, long_factors, reuse)
+
+    def _waits_for_shared_prefix(self, prompt: list[int]) -> bool:
+        """Return whether a prefill in progress will leave much of this prompt in the cache.
+
+        That is the rule for the second choice of one request.
+        """
+        cached = None
+        for other in self._prefilling:
+            common = common_length(other.generation.prompt[:-1], prompt[:-1])
+            if common >= _MIN_SHARED:
+                if cached is None:
+                    cached = self.cache.longest_prefix(prompt, other.sequence.long_factors)[1]
+                if common - cached >= _MIN_SHARED:
                     return True
         return False
 
-    # --- Reading prompts ----------------------------------------------------------------------------------------
+    # --- Prefill ------------------------------------------------------------------------------------------------
 
-    def _read(self, answer: Answer) -> None:
-        """One chunk of the prompt. Where the graph can't give the last token's logits alone, a step reads that."""
-        text = answer.row
-        tokens = answer.prompt + answer.generated
-        chooses = self._rows.graph.selects_logits
-        end, past = len(tokens) - (not chooses), len(text.tokens)
-        width = 0
-        if text.long and self._whole:
-            end, past = len(tokens), 0  # so that the last position is past the switch
-            chunk = tokens
+    def _prefill(self, running: RunningGeneration) -> None:
+        """Prefill one chunk. After the last chunk, take the first token of the answer, or let a decode step do it."""
+        chunk, sequence = self._next_chunk(running), running.sequence
+        logits = _NO_LOGITS
+        if chunk.tokens:
+            wanted = int(chunk.last and self._session.graph.selects_logits)
+            logits = self._session.prefill(sequence.row, chunk.tokens, chunk.past, chunk.mask_length, wanted)
+            sequence.tokens[chunk.past :] = chunk.tokens
+        if not chunk.last:
+            return
+        self._prefilling.remove(running)
+        self._decoding.append(running)
+        if len(logits):
+            self._take_token(running, logits[0])
         else:
-            size = self._settings.prefill_chunk if self._writing else _ALONE
-            chunk = tokens[past : min(end, past + size)]
-            width = self._switch + 1 if text.long else 0
-        last, logits = past + len(chunk) >= end, ()
-        if chunk:
-            logits = self._rows.prefill(self.memory.row(text), chunk, past, width, logits=int(last and chooses))
-            text.tokens[past:] = chunk
-        if last:
-            self._reading.remove(answer)
-            self._writing.append(answer)
-            if len(logits):
-                self._take(answer, logits[0])
-            else:
-                text.tokens[len(tokens) - 1 :] = []
+            del sequence.tokens[running.length - 1 :]  # a decode step reads the last token, and gives its logits
 
-    # --- Writing answers ----------------------------------------------------------------------------------------
+    def _next_chunk(self, running: RunningGeneration) -> _Chunk:
+        tokens, sequence = running.tokens, running.sequence
+        if sequence.long_factors and self._session.long_prompts_in_one_run:
+            return _Chunk(tokens, past=0, mask_length=0, last=True)
+        # A graph that can't select the last token's logits would compute those of the whole chunk.
+        end = len(tokens) if self._session.graph.selects_logits else len(tokens) - 1
+        past = len(sequence.tokens)
+        size = self._settings.prefill_chunk if self._decoding else _CHUNK_ALONE
+        chunk = tokens[past : min(end, past + size)]
+        return _Chunk(chunk, past, self._mask_length(sequence), last=past + len(chunk) >= end)
 
-    def _groups(self) -> list[list[Answer]]:
-        """Neighbours that may share a step: all of them, but for those on the two sides of LongRoPE's switch."""
-        writing = sorted(self._writing, key=lambda answer: self.memory.row(answer.row))
-        groups: list[list[Answer]] = []
-        for answer in writing:
-            row, long = self.memory.row(answer.row), answer.row.long
-            last = groups[-1][-1].row if groups else None
-            if last is None or self.memory.row(last) != row - 1 or last.long != long:
+    def _mask_length(self, sequence: CachedSequence) -> int:
+        """Return the length of attention mask that makes a graph take LongRoPE's long factors; 0 for the short ones."""
+        return self._settings.longrope_switch + 1 if sequence.long_factors else 0
+
+    # --- Decode -------------------------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        """Take every decoding generation one token further."""
+        groups = self._decode_groups()
+        logits = [self._decode_group(group) for group in groups]  # all of them before any row moves
+        for group, rows in zip(groups, logits, strict=True):
+            for running, row in zip(group, rows, strict=True):
+                self._take_token(running, row)
+
+    def _decode_groups(self) -> list[list[RunningGeneration]]:
+        """Return the decoding generations in groups that share a run: neighbouring rows, the same LongRoPE factors."""
+        groups: list[list[RunningGeneration]] = []
+        previous: CachedSequence | None = None
+        for running in sorted(self._decoding, key=lambda running: running.sequence.row):
+            sequence = running.sequence
+            if previous is None or previous.row != sequence.row - 1 or previous.long_factors != sequence.long_factors:
                 groups.append([])
-            groups[-1].append(answer)
+            groups[-1].append(running)
+            previous = sequence
         return groups
 
-    def _write(self, group: list[Answer]) -> None:
-        tokens = [(answer.generated or answer.prompt)[-1] for answer in group]
-        lengths = [len(answer.row.tokens) + 1 for answer in group]
-        width = self._switch + 1 if group[0].row.long else 0
-        logits = self._rows.decode(self.memory.row(group[0].row), tokens, lengths, width)
-        for answer, token in zip(group, tokens, strict=True):
-            answer.row.tokens.append(token)  # all of them first: the end of one may move another's row
-        for answer, row in zip(group, logits, strict=True):
-            self._take(answer, row)
+    def _decode_group(self, group: list[RunningGeneration]) -> np.ndarray:
+        """Append the last token of each generation to its row, and return the logits: float32 [rows, vocabulary]."""
+        first, tokens = group[0].sequence, [running.last_token for running in group]
+        lengths = [len(running.sequence.tokens) + 1 for running in group]
+        logits = self._session.decode(first.row, tokens, lengths, self._mask_length(first))
+        for running, token in zip(group, tokens, strict=True):
+            running.sequence.tokens.append(token)
+        return logits
 
-    def _take(self, answer: Answer, logits: np.ndarray) -> None:
-        """Choose a token, show what can be shown of it, and see whether it was the last."""
+    def _take_token(self, running: RunningGeneration, logits: np.ndarray) -> None:
+        """Sample the next token, add it to the answer, and end the generation if the answer is complete."""
         try:
-            token = answer.sampler.choose(logits)
-        except Exception as error:  # one request's, not the others'
-            self._end(answer, error)
+            token = running.generation.sampler.choose(logits)
+        except Exception as error:  # this generation fails, and not the others
+            self._fail(running, error)
             return
-        if not answer.generated:
-            answer.first_token = time.monotonic()
-        answer.generated.append(token)
-        count = len(answer.generated)
-        ended = token in self._ends
-        piece = "" if ended else answer.text.add(token)
-        full = count >= answer.sampling.max_tokens or len(answer.prompt) + count >= answer.row.reserved
-        if ended or full or answer.text.stopped:
-            piece += answer.text.rest()
-        if piece:
-            answer.emit(piece)
-        if answer.text.stopped or ended or full:
-            # The flavor calls an answer that has just the tokens it may have cut off, its end token included.
-            reason = "length" if full and not answer.text.stopped else "stop"
-            self._end(answer, reason=reason)
-        elif len(answer.prompt) + count == self._switch + 1 and not answer.row.long:
-            # Keys turned by the short factors are wrong from here on: read the text again with the long ones.
-            answer.row.tokens.clear()
-            answer.row.long = True
-            self._writing.remove(answer)
-            self._reading.append(answer)
+        finish_reason = running.add(token, is_end=token in self._end_tokens)
+        if finish_reason:
+            self._finish(running, finish_reason)
+        elif running.length == self._settings.longrope_switch + 1 and not running.sequence.long_factors:
+            self._prefill_with_long_factors(running)
+
+    def _prefill_with_long_factors(self, running: RunningGeneration) -> None:
+        """Start over with all tokens so far: from this length on, keys of LongRoPE's short factors are wrong."""
+        running.sequence.tokens.clear()
+        running.sequence.long_factors = True
+        self._decoding.remove(running)
+        self._prefilling.append(running)
 
     # --- The end ------------------------------------------------------------------------------------------------
 
-    def _end(self, answer: Answer, error: Exception | None = None, reason: str = "") -> None:
-        for list_ in (self._reading, self._writing):
-            if answer in list_:
-                list_.remove(answer)
-        if error:
-            answer.emit(_explained(error))  # first: whatever becomes of its row, nobody may wait for ever
-        self.memory.retire(answer.row, keep=error is None)
-        if reason:
-            now, start = time.monotonic(), answer.submitted
-            answer.emit(
-                Completion(
-                    answer.text.shown,
-                    len(answer.prompt),
-                    len(answer.generated),
-                    reason,
-                    answer.reused,
-                    answer.admitted - start,
-                    answer.first_token - start,
-                    now - start,
-                )
-            )
+    def _finish(self, running: RunningGeneration, finish_reason: str) -> None:
+        try:
+            self._release(running)
+        finally:
+            running.generation.emit(running.completion(finish_reason))
 
-    def _fail(self, error: Exception) -> None:
-        """All that have a row fail; when the model is closed, those that wait do too."""
-        for answer in [*self._reading, *self._writing]:
-            with contextlib.suppress(Exception):
-                self._end(answer, error)
-        if self._closed:
-            with self._changed:
-                waiting, self._waiting = self._waiting, deque()
-            for answer in waiting:
-                answer.emit(error)
+    def _fail(self, running: RunningGeneration, error: Exception) -> None:
+        running.generation.emit(_as_mlflow_exception(error))  # first, or a second error would leave the caller waiting
+        self._release(running, keep=False)
+
+    def _release(self, running: RunningGeneration, keep: bool = True) -> None:
+        """Free the row of a generation, or keep its tokens in it for reuse."""
+        for running_list in (self._prefilling, self._decoding):
+            if running in running_list:
+                running_list.remove(running)
+        self.cache.retire(running.sequence, keep)
+
+    def _fail_running(self, error: Exception) -> None:
+        for running in [*self._prefilling, *self._decoding]:
+            with contextlib.suppress(Exception):  # every caller must hear of the error
+                self._fail(running, error)
 
 
-def _explained(error: Exception) -> Exception:
+def _as_mlflow_exception(error: Exception) -> Exception:
     if isinstance(error, MlflowException):
         return error
-    return MlflowException(
-        f"the runtime failed: {type(error).__name__}: {' '.join(str(error).split())}", error_code=INTERNAL_ERROR
-    )
+    reason = " ".join(str(error).split())
+    return MlflowException(f"the runtime failed: {type(error).__name__}: {reason}", error_code=INTERNAL_ERROR)

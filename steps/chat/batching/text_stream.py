@@ -1,41 +1,44 @@
-"""From tokens to the text that may be shown: whole characters, and nothing that may become a stop string."""
+"""Turn tokens into text that may be shown: whole characters, and nothing that may become a stop string."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..runtime.tokenizer import StreamDecoder
 
 
 class TextStream:
-    """One answer's text, token by token."""
+    """The text of one answer, token by token."""
 
-    def __init__(self, decoder: Any, stop: Sequence[str], strip: bool) -> None:
+    def __init__(self, decoder: "StreamDecoder", stop: Sequence[str], strip: bool) -> None:
         """
         Args:
-            decoder: tokenizer.Prompts.stream's; it keeps half a character back.
-            stop: texts that end the answer and are not part of it.
+            stop: stop strings. The first one that occurs ends the answer, and is not part of it.
             strip: whether to drop white space at the beginning, as transformers' chat pipeline does.
         """
         self._decoder, self._stop, self._strip = decoder, stop, strip
-        self._held = ""  # decoded, not yet shown
-        self._longest = max(map(len, stop), default=0)
+        self._held = ""  # decoded, but not shown yet
+        self._longest_stop = max(map(len, stop), default=0)
         self.shown = ""
         self.stopped = False
 
     def add(self, token: int) -> str:
-        """What can be shown now. Sets `stopped` where a stop string is complete."""
+        """Return the text that can be shown after this token. Set `stopped` when a stop string is complete."""
         self._held += self._decoder.decode(token)
-        places = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
-        if places:
+        starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
+        if starts:
             self.stopped = True
-            self._held = self._held[: min(places)]
+            self._held = self._held[: min(starts)]
             return self.rest()
-        keep = next((n for n in range(min(self._longest, len(self._held)), 0, -1) if self._may_stop(n)), 0)
-        return self._show(len(self._held) - keep)
+        longest = min(self._longest_stop, len(self._held))
+        kept_back = next((count for count in range(longest, 0, -1) if self._may_become_stop(count)), 0)
+        return self._show(len(self._held) - kept_back)
 
     def rest(self) -> str:
-        """What was held back, at the end of the answer."""
+        """Return the text that was held back, at the end of the answer."""
         return self._show(len(self._held))
 
-    def _may_stop(self, count: int) -> bool:
+    def _may_become_stop(self, count: int) -> bool:
         return any(stop.startswith(self._held[-count:]) for stop in self._stop)
 
     def _show(self, count: int) -> str:

@@ -19,6 +19,8 @@ from .graph import DecoderGraph
 class ConcatenatedSession(DecoderSession):
     """A graph that returns past and present concatenated, on the device of its execution provider."""
 
+    long_prompts_in_one_run = True
+
     def __init__(self, session: ort.InferenceSession, graph: DecoderGraph, provider: str, rows: int) -> None:
         """See DecoderSession."""
         super().__init__(session, graph, provider, rows)

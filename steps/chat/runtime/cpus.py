@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use."""
+"""Count the CPUs that this process may really use."""
 
 import math
 import os
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs by affinity, lowered to the cgroup's quota where there is one; at least 1.
+    """Return the number of CPUs of the CPU affinity, but not more than the cgroup's quota allows; at least 1.
 
-    ONNX Runtime counts physical cores by itself, which is too few on virtual machines and too many in containers.
-    The quota: `cpu.max` of cgroup v2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of v1
+    ONNX Runtime counts physical cores by itself: too few on virtual machines, and too many in containers.
+    The quota is `cpu.max` of cgroup v2, or `cpu.cfs_quota_us` and `cpu.cfs_period_us` of v1
     (https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files).
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

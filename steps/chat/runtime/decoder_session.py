@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime as ort
@@ -14,9 +15,11 @@ class DecoderSession(ABC):
 
     Prefill works on one row. A decode step works on neighbouring rows, and each row has its own length.
 
-    A `mask_length` is the length of the attention mask, in tokens: at least the length of the longest row. A graph with
-    two sets of LongRoPE factors chooses the long factors by it, so a caller may ask for a longer mask; 0 asks for none.
+    A `mask_length` is the least length of the attention mask, in tokens. It is never shorter than the longest row.
+    A graph with two sets of LongRoPE factors chooses by the mask's length. So a longer mask asks for the long factors.
     """
+
+    long_prompts_in_one_run: ClassVar[bool]  # LongRoPE's factors follow the last position of a run, not the mask_length
 
     def __init__(self, session: ort.InferenceSession, graph: DecoderGraph, provider: str, rows: int) -> None:
         """
@@ -47,7 +50,8 @@ class DecoderSession(ABC):
             lengths: the length of each row after the step, in tokens.
 
         Returns:
-            The logits of each row's next token: float32 [rows, vocabulary]. The next call may overwrite them.
+            The logits of each row's next token: float32 [rows, vocabulary]. A later call for the same rows may
+            overwrite them.
         """
 
     @abstractmethod

@@ -5,11 +5,11 @@ The attention operator reads the past from a buffer and appends the present to t
 slice of neighbouring rows as both input and output. Each key and each value buffer, [rows, heads, capacity, head_size]:
 
     row 0 | t t t t t t . . . . . . . . . |     finished, kept for reuse
-    row 1 | t t t t . . . . . . . . . . . |  \\
-    row 2 | t t t t t t t t t t . . . . . |   > one decode step binds this slice, and writes one token to each row
-    row 3 | t t . . . . . . . . . . . . . |  /
+    row 1 | t t t t . . . . . . . . . . . | --+
+    row 2 | t t t t t t t t t t . . . . . |   +-- one decode step binds this slice, and writes one token to each row
+    row 3 | t t . . . . . . . . . . . . . | --+
     row 4 | . . . . . . . . . . . . . . . |     empty: its pages were never written, so they take no memory
-            <----- capacity, in tokens ----->   doubles when a row outgrows it
+           <----- capacity, in tokens ---->     doubles when a row outgrows it
 
 The buffers are anonymous memory mappings, because the system gives memory to the pages that are written, and to no
 others. numpy's own arrays offer no way to give the pages of one row back.
@@ -31,6 +31,8 @@ _BLOCK = 64  # a capacity is a multiple of this many tokens
 
 class SharedBufferSession(DecoderSession):
     """A graph whose attention appends to its KV cache in place."""
+
+    long_prompts_in_one_run = False
 
     def __init__(self, session: ort.InferenceSession, graph: DecoderGraph, provider: str, rows: int) -> None:
         """See DecoderSession."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI's tokenizer and chat template of a converted folder, without loading the model."""
+"""Load the tokenizer and the chat template of a converted folder, without the model's weights."""
 
 import base64
 import json
@@ -6,89 +6,103 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the runtime is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime-genai reads it when it is imported
 
 import onnxruntime_genai as og  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-# The runtime takes a tokenizer from a loaded model only, and the weights are in ONNX Runtime already. So it is given
-# the folder's small files and a graph of one node, input_ids -> Identity -> logits, int64 [1, 1] (opset 17, IR 8).
+# onnxruntime-genai makes a tokenizer from a loaded model only, and the weights are in ONNX Runtime already. So it loads
+# the folder's small files with a graph of one node: input_ids -> Identity -> logits, int64 [1, 1] (opset 17, IR 8).
 _STUB = base64.b64decode(
     "CAg6XAodCglpbnB1dF9pZHMSBmxvZ2l0cyIISWRlbnRpdHkSBHN0dWJaGwoJaW5wdXRfaWRzEg4KDAgHEggKAggBCgIIAWIYCgZsb2dpdHMSDgoMCAcSCAoC"
     "CAEKAggBQgQKABAR"
 )
-_NOT_TOKENIZER = ("*.onnx", "*.onnx.data", "*.onnx_data", "*.safetensors")
+_WEIGHT_FILES = ("*.onnx", "*.onnx.data", "*.onnx_data", "*.safetensors")
 TOOL_CALL = "<|tool_call|>", "<|/tool_call|>"
 
 
+class StreamDecoder(Protocol):
+    """Turns the tokens of one answer into text."""
+
+    def decode(self, token: int) -> str:
+        """Return the text that this token completes. A token may end within a character; then its text comes later."""
+
+
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's genai_config.json (https://onnxruntime.ai/docs/genai/reference/config.html)."""
+    """Return the folder's genai_config.json (https://onnxruntime.ai/docs/genai/reference/config.html)."""
     return json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
 
 
 def load_tokenizer(folder: Path) -> og.Tokenizer:
-    """The runtime's tokenizer of a converted folder; its weights are not read."""
+    """Return onnxruntime-genai's tokenizer of a converted folder. It does not read the weights."""
     with tempfile.TemporaryDirectory() as scratch:
-        stub = shutil.copytree(folder, Path(scratch) / "stub", ignore=shutil.ignore_patterns(*_NOT_TOKENIZER))
+        stub = shutil.copytree(folder, Path(scratch) / "stub", ignore=shutil.ignore_patterns(*_WEIGHT_FILES))
         (stub / read_config(stub)["model"]["decoder"]["filename"]).write_bytes(_STUB)
         return og.Tokenizer(og.Model(str(stub)))
 
 
-class Prompts:
-    """Makes prompts of messages. The binding holds the interpreter lock in every call, so any thread may call it."""
+class ChatTokenizer:
+    """Turns conversations and texts into tokens, and tokens into text.
+
+    Any thread may call it: onnxruntime-genai holds the interpreter lock during every call.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = load_tokenizer(folder)
-        probe = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-        tool = [{"type": "function", "function": {"name": "probe", "description": "", "parameters": {}}}]
-        try:
-            self.takes_tools = "probe" in self._render(probe, tool)
-        except MlflowException:  # a template that knows no system message
-            self.takes_tools = False
+        self.supports_tools = self._template_shows_tools()
 
-    def chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
-        """The tokens of a conversation, up to where the assistant begins.
+    def encode_chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
+        """Return the tokens of a conversation, up to the beginning of the assistant's answer.
 
         Args:
-            messages: of the protocol; see protocol.parse_chat.
+            messages, tools: as api.requests.ChatRequest holds them.
 
         Raises:
-            MlflowException: the template refuses the messages.
+            MlflowException: the chat template rejects the messages.
         """
-        return self.text(self._render(messages, tools))
+        return self.encode(self._render(messages, tools))
 
-    def text(self, prompt: str) -> list[int]:
-        """The tokens of a text, as it is."""
-        return self._tokenizer.encode(prompt).tolist()
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without a chat template."""
+        return self._tokenizer.encode(text).tolist()
 
-    def stream(self) -> Any:
-        """A decoder of one answer: `decode(token)` gives the text that is complete by then."""
+    def stream_decoder(self) -> StreamDecoder:
+        """Return a decoder for the tokens of one answer."""
         return self._tokenizer.create_stream()
 
+    def _template_shows_tools(self) -> bool:
+        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+        tool = {"type": "function", "function": {"name": "probe", "description": "", "parameters": {}}}
+        try:
+            return "probe" in self._render(messages, [tool])
+        except MlflowException:  # the template has no place for a system message
+            return False
+
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-        """Phi-4-mini's template takes tools from its system message, as JSON; others take them as an argument."""
-        shown = [{"role": m["role"], "content": _content(m)} for m in messages]
-        extra = {}
+        """Return the prompt that the chat template makes of a conversation."""
+        # Phi-4-mini's template reads the tools from the system message, as JSON. Others read the argument `tools`.
+        shown: list[dict[str, Any]] = [{"role": message["role"], "content": _content(message)} for message in messages]
+        arguments: dict[str, str] = {}
         if tools:
             functions = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
             if shown[0]["role"] != "system":
                 shown.insert(0, {"role": "system", "content": "You are a helpful assistant with some tools."})
             shown[0]["tools"] = functions
-            extra["tools"] = json.dumps(tools)
+            arguments["tools"] = json.dumps(tools)
         try:
             return self._tokenizer.apply_chat_template(
-                json.dumps(shown, ensure_ascii=False), add_generation_prompt=True, **extra
+                json.dumps(shown, ensure_ascii=False), add_generation_prompt=True, **arguments
             )
-        except Exception as error:  # the binding raises bare exceptions
+        except Exception as error:  # onnxruntime-genai raises plain exceptions
             raise MlflowException.invalid_parameter_value(
-                f"messages: the chat template refuses them: {error}"
+                f"messages: the chat template rejected them: {error}"
             ) from None
 
 
 def _content(message: dict[str, Any]) -> str:
-    """What the template shows of a message: an assistant's calls as the model wrote them."""
+    """Return the content of a message for the template. The calls of an assistant are written as Phi-4-mini does."""
     if not message.get("tool_calls"):
         return message["content"]
     calls = [

@@ -1,4 +1,4 @@
-"""Which token is chosen, and how often."""
+"""The sampler: which token it chooses, and how often."""
 
 from collections import Counter
 
@@ -11,11 +11,13 @@ from scipy import stats
 from steps.chat.api.requests import Sampling
 from steps.chat.batching.sampler import Sampler
 
+pytestmark = pytest.mark.unit
 PROBABILITIES = np.array([0.5, 0.25, 0.125, 0.0625, 0.0625])
 LOGITS = np.log(PROBABILITIES).astype(np.float32)
 
 
-def drawn(count: int = 4000, logits: np.ndarray = LOGITS, **fields) -> Counter:
+def drawn(count: int = 4000, logits: np.ndarray = LOGITS, **fields) -> Counter[int]:
+    """Return how often each token is chosen."""
     sampler = Sampler(Sampling(max_tokens=1, seed=7, **fields))
     return Counter(sampler.choose(logits) for _ in range(count))
 
@@ -32,20 +34,21 @@ def drawn(count: int = 4000, logits: np.ndarray = LOGITS, **fields) -> Counter:
     ],
 )
 def test_tokens_come_as_often_as_they_should(fields, expected):
-    found = np.array([drawn(**fields)[token] for token in range(5)])
-    expected = np.array(expected) / np.sum(expected) * found.sum()
-    assert not found[expected == 0].any()
-    kept = expected > 0
-    assert kept.sum() == 1 or stats.chisquare(found[kept], expected[kept]).pvalue > 1e-4
+    counts = drawn(**fields)
+    observed = np.array([counts[token] for token in range(5)])
+    expected = np.array(expected) / np.sum(expected) * observed.sum()
+    assert not observed[expected == 0].any()
+    possible = expected > 0
+    assert possible.sum() == 1 or stats.chisquare(observed[possible], expected[possible]).pvalue > 1e-4
 
 
-def test_a_flat_distribution_over_a_large_vocabulary_is_drawn_from_whole():
+def test_every_token_of_a_large_flat_distribution_can_be_drawn():
     flat = np.zeros(50_000, np.float32)
     assert max(drawn(500, flat, temperature=1.0, top_p=0.99)) > 40_000
 
 
 @given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40), st.integers(0, 5), st.floats(0, 1))
-def test_top_p_and_top_k_are_those_of_a_plain_computation(values, top_k, top_p):
+def test_top_p_and_top_k_allow_the_tokens_of_a_plain_computation(values, top_k, top_p):
     logits = np.array(values, np.float32)
     order = np.argsort(-logits, kind="stable")[: top_k or None]
     weights = np.exp(logits[order].astype(np.float64) - logits.max())
@@ -58,9 +61,9 @@ def test_greedy_takes_the_first_of_the_most_likely():
     assert drawn(1, np.array([1, 3, 3], np.float32)) == {1: 1}
 
 
-def test_the_same_seed_chooses_the_same_and_each_choice_of_a_request_its_own():
-    def run(seed, index):
-        sampler = Sampler(Sampling(1, temperature=1.0, seed=seed), index)
+def test_the_same_seed_chooses_the_same_tokens_and_each_choice_of_a_request_has_its_own():
+    def run(seed, choice):
+        sampler = Sampler(Sampling(1, temperature=1.0, seed=seed), choice)
         return [sampler.choose(LOGITS) for _ in range(50)]
 
     assert run(3, 0) == run(3, 0)
@@ -68,9 +71,10 @@ def test_the_same_seed_chooses_the_same_and_each_choice_of_a_request_its_own():
     assert run(None, 0) != run(None, 0)
 
 
-def test_penalties_are_openais():
+def test_penalties_lower_the_logits_as_openai_defines():
     sampler = Sampler(Sampling(1, frequency_penalty=0.5, presence_penalty=1.0))
     logits = np.array([2.0, 1.1, 0.0], np.float32)
-    # 0 is chosen; then it has 2 - 0.5 - 1 = 0.5, so 1; then 1 has -0.4, so 0 again; then 0 has 0, as has 2
+    # 0 is chosen. Then its logit is 2 - 0.5 - 1 = 0.5, so 1 is chosen. Then the logit of 1 is -0.4, so 0 is chosen
+    # again. Then its logit is 0, which is also the logit of 2.
     assert [sampler.choose(logits) for _ in range(4)] == [0, 1, 0, 0]
-    assert logits.tolist() == [2.0, np.float32(1.1), 0.0], "the graph's own array is left as it is"
+    assert logits.tolist() == [2.0, np.float32(1.1), 0.0], "the sampler must not change the array of the graph"

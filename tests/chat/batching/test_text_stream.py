@@ -1,13 +1,16 @@
-"""What is shown of an answer, whatever the tokens are cut like."""
+"""The text that is shown of an answer, however the tokens cut it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.chat.batching.text_stream import TextStream
 
+pytestmark = pytest.mark.unit
+
 
 class Pieces:
-    """A decoder for which a token is the number of a piece of text."""
+    """A decoder whose tokens are the numbers of pieces of text."""
 
     def __init__(self, pieces: list[str]) -> None:
         self._pieces = pieces
@@ -17,14 +20,15 @@ class Pieces:
 
 
 def shown(pieces: list[str], stop: list[str], strip: bool = False) -> tuple[list[str], bool]:
-    stream, found = TextStream(Pieces(pieces), stop, strip), []
+    """Return the pieces that are shown, and whether a stop string ended the answer."""
+    stream, output = TextStream(Pieces(pieces), stop, strip), []
     for token in range(len(pieces)):
-        found.append(stream.add(token))
+        output.append(stream.add(token))
         if stream.stopped:
             break
-    found.append(stream.rest())
-    assert "".join(found) == stream.shown
-    return found, stream.stopped
+    output.append(stream.rest())
+    assert "".join(output) == stream.shown
+    return output, stream.stopped
 
 
 TEXTS = st.text("ab \n", max_size=6)
@@ -34,21 +38,21 @@ TEXTS = st.text("ab \n", max_size=6)
 def test_a_stop_string_is_never_shown_whole_or_in_part(pieces, stop):
     text = "".join(pieces)
     ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
-    found, stopped = shown(pieces, stop)
+    output, stopped = shown(pieces, stop)
     assert stopped == bool(ends)
     if not ends:
-        assert "".join(found) == text
-    else:  # the piece that completes the first stop string ends the answer, where the earliest in it begins
-        whole, total = min(ends)[0], 0
+        assert "".join(output) == text
+    else:  # the piece that completes a stop string ends the answer, before the first stop string in it
+        end, total = min(ends)[0], 0
         for piece in pieces:
             total += len(piece)
-            if total >= whole:
+            if total >= end:
                 break
-        assert "".join(found) == text[: min(text[:total].find(s) for s in stop if s in text[:total])]
+        assert "".join(output) == text[: min(text[:total].find(s) for s in stop if s in text[:total])]
 
 
 @given(st.lists(TEXTS, max_size=8))
-def test_white_space_at_the_beginning_is_dropped_where_asked(pieces):
+def test_strip_drops_white_space_at_the_beginning(pieces):
     assert "".join(shown(pieces, [], strip=True)[0]) == "".join(pieces).lstrip()
 
 
