@@ -46,7 +46,6 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     tags = _tags(conversion) | {"onnx_run": onnx_run, "wrap_run": step.run_id}
     import mlflow
 
-    sys.dont_write_bytecode = True  # loading the model below would leave its bytecode in the artifact store
     with step.console.phase("logging the model"):
         info = mlflow.pyfunc.log_model(
             name=model_name(conversion.checkpoint.name, conversion.variant),

@@ -68,7 +68,7 @@ def _log_model(
     from transformers import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    manifest = checkpoint.manifest
+    manifest, eos = checkpoint.manifest, read_eos(checkpoint.folder)
     dtype = manifest.architecture.dtype
     return mlflow.transformers.log_model(
         folder_name,

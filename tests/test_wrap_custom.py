@@ -17,7 +17,8 @@ pytestmark = pytest.mark.e2e
     ],
     ids=["older", "damaged"],
 )
-def test_an_unreadable_conversion_json_is_one_line_that_names_file_and_field(local, tmp_path, change, cause):
+def test_an_unreadable_conversion_json_is_named_with_its_field(local, tmp_path, monkeypatch, change, cause):
+    monkeypatch.chdir(local.home)  # the client makes a new store's artifact folder in the working directory
     (tmp_path / "model.onnx").write_bytes(b"graph")
     text = json.dumps(json.loads(conversion_of(tmp_path).to_json()) | change)
     run_id = local.client.create_run("0", tags={"mlflow.project.entryPoint": "convert_onnx"}).info.run_id

@@ -1,1 +1,1 @@
-"""This project as a Databricks job: the cluster, the project's files in the workspace, the job, and what it runs."""
+"""This project as a Databricks job: its options, the cluster, the files in the workspace, the job, what it runs."""

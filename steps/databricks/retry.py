@@ -1,4 +1,4 @@
-"""The workspace's answers that mean "later", and those that a person has to mend."""
+"""Connect to a workspace, and make calls again while the workspace fails for a time."""
 
 import time
 from collections.abc import Callable
@@ -9,15 +9,17 @@ from steps.common.errors import StepError
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
-T = TypeVar("T")
-_PATIENCE_S = 300  # as databricks-sdk's own for 429 and 503
+_Answer = TypeVar("_Answer")
+_PATIENCE_S = 300  # databricks-sdk's own limit for 429 and 503
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
 
 
 def connect() -> "tuple[WorkspaceClient, str]":
-    """A client of the workspace that the environment or ~/.databrickscfg names, and the user whom it takes us for.
+    """Return a client of the workspace that the environment or ~/.databrickscfg names, and the user's name there.
 
     Raises:
-        StepError: there are none, or the workspace refuses them or does not answer.
+        StepError: there are no credentials, or the workspace rejects them or does not answer.
     """
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.errors import DatabricksError
@@ -26,42 +28,50 @@ def connect() -> "tuple[WorkspaceClient, str]":
         client = WorkspaceClient()
     except (ValueError, DatabricksError, OSError) as error:
         raise StepError(
-            "no credentials of a Databricks workspace: set DATABRICKS_HOST and DATABRICKS_TOKEN, or "
+            "no credentials of a Databricks workspace: set DATABRICKS_HOST and DATABRICKS_TOKEN, or set "
             f"DATABRICKS_CONFIG_PROFILE to a profile of ~/.databrickscfg ({_first_line(error)})"
         ) from None
     try:
         user = patiently(client, client.current_user.me).user_name
     except DatabricksError as error:
         raise StepError(
-            f"the workspace {client.config.host} refuses the credentials ({_first_line(error)}): check "
+            f"the workspace {client.config.host} rejected the credentials ({_first_line(error)}): check "
             "DATABRICKS_TOKEN, or log in again"
         ) from None
+    if not user:
+        raise StepError(
+            f"the workspace {client.config.host} knows no user name for these credentials: log in as a user"
+        )
     return client, user
 
 
-def patiently(client: "WorkspaceClient", call: Callable[[], T], notice: Callable[[str], object] | None = None) -> T:
-    """The result of a call that may be made again: it is, while the workspace fails or can't be reached.
+def patiently(
+    client: "WorkspaceClient", call: Callable[[], _Answer], notice: Callable[[str], object] | None = None
+) -> _Answer:
+    """Return the result of a call, and make the call again while the workspace fails or can't be reached.
 
-    databricks-sdk itself makes calls again after 429 and 503, for `retry_timeout_seconds` of its configuration; this
-    does so, as long, after other failures of the server and of the network.
+    databricks-sdk repeats calls after 429 and 503, for `retry_timeout_seconds` of its configuration. This function
+    does so for the same time after other failures of the server and of the network.
 
     Args:
+        call: may be made more than once without harm.
         notice: called with a line for the user before the second attempt.
 
     Raises:
-        StepError: it went on for too long.
-        databricks.sdk.errors.DatabricksError: the call was refused.
+        StepError: the failures went on for too long.
+        databricks.sdk.errors.DatabricksError: the workspace rejected the call.
     """
     from databricks.sdk.errors import DatabricksError, InternalError, TemporarilyUnavailable, TooManyRequests
 
     patience = client.config.retry_timeout_seconds or _PATIENCE_S
-    started, pause = time.monotonic(), 0.5
+    started, pause = time.monotonic(), _FIRST_PAUSE_S
     while True:
         try:
             return call()
-        except OSError as error:  # as requests' errors are, and the SDK's own, and the TimeoutError of its patience
-            later = isinstance(error, InternalError | TemporarilyUnavailable | TooManyRequests)
-            if isinstance(error, DatabricksError) and not later:
+        # The errors of requests and of the SDK are OSErrors, and so is the SDK's TimeoutError.
+        except OSError as error:
+            is_temporary = isinstance(error, InternalError | TemporarilyUnavailable | TooManyRequests)
+            if isinstance(error, DatabricksError) and not is_temporary:
                 raise
             waited = time.monotonic() - started
             if waited + pause > patience:
@@ -69,11 +79,12 @@ def patiently(client: "WorkspaceClient", call: Callable[[], T], notice: Callable
                     f"the workspace {client.config.host} has failed for {waited:.0f} s ({_first_line(error)}): run "
                     "again when it answers"
                 ) from None
-            if notice and pause == 0.5:
+            if notice and pause == _FIRST_PAUSE_S:
                 notice(f"the workspace does not answer ({_first_line(error)}): trying again")
             time.sleep(pause)
-            pause = min(2 * pause, 30)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 300 characters; the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,11 +1,23 @@
 """The run of an entry point that another machine works on. This process creates the run, so that it can close it."""
 
+import os
 from typing import TYPE_CHECKING
 
+from steps.common.errors import Rejected, StepError
 from steps.project.mlproject import entry_points
 from steps.runs.cleanup import children, close_run
 from steps.runs.console import Console, step_line
-from steps.runs.tags import COMMIT_TAG, ENTRY_POINT_TAG, NAME_TAG, PARENT_TAG, PROCESS_TAG, SUMMARY_TAG
+from steps.runs.redaction import redact
+from steps.runs.tags import (
+    COMMIT_TAG,
+    ENTRY_POINT_TAG,
+    ERROR_TAG,
+    NAME_TAG,
+    PARENT_TAG,
+    PROCESS_TAG,
+    REJECTED_TAG,
+    SUMMARY_TAG,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,25 +83,51 @@ class RemoteRun:
         """Mark the run as the other machine's, so that the end of this process is no reason to close it."""
         self.tag(**{PROCESS_TAG: "databricks"})
 
-    def state(self) -> "Run":
-        """Return the run as it is now."""
-        return self._client.get_run(self.run_id)
-
     def show_steps(self, console: Console) -> None:
         """Print a line for each child run that has finished since the last call."""
         for child in reversed(children(self._client, self._run)):
             info, tags = child.info, child.data.tags
             if info.run_id not in self._shown and info.status == "FINISHED":
                 self._shown.add(info.run_id)
-                console.line(step_line(tags[ENTRY_POINT_TAG], duration(child), info.run_id, tags.get(SUMMARY_TAG, "")))
+                console.line(step_line(tags[ENTRY_POINT_TAG], _duration(child), info.run_id, tags.get(SUMMARY_TAG, "")))
 
     def close(self, cause: str, killed: bool = False) -> None:
         """End the run and its children if the other machine did not; record the cause if the run has none."""
-        close_run(self._client, self.state(), cause, "KILLED" if killed else "FAILED")
+        close_run(self._client, self._client.get_run(self.run_id), cause, "KILLED" if killed else "FAILED")
+
+    def finish(self, console: Console, job: str) -> str:
+        """Print the line of the run, which has ended, and return its summary.
+
+        Args:
+            job: what the other machine says about its work, for errors.
+
+        Raises:
+            StepError: the run failed.
+            Rejected: the run failed by its verdict.
+        """
+        run = self._client.get_run(self.run_id)
+        tags = run.data.tags
+        if run.info.status != "FINISHED":
+            error_class = Rejected if REJECTED_TAG in tags else StepError
+            cause = tags.get(ERROR_TAG, "see job/output.txt")
+            raise error_class(f"{self.entry_point} failed on Databricks (run {self.run_id}, {job}): {cause}")
+        summary = tags.get(SUMMARY_TAG, "")
+        console.line(step_line(self.entry_point, _duration(run), self.run_id, summary))
+        return summary
 
 
-def duration(run: "Run") -> str:
-    """Return how long an ended run took, in seconds, for a step's line."""
+def check_tracking_uri() -> None:
+    """Raise StepError if the tracking URI has credentials in it. The other machine gets the URI in plain text."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if redact(uri) != uri:
+        raise StepError(
+            f"MLFLOW_TRACKING_URI is {redact(uri)}; expected no credentials in it: give them as "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, here and in the cluster's spark_env_vars"
+        )
+
+
+def _duration(run: "Run") -> str:
+    """Return how long an ended run took, for a step's line."""
     return f"{(run.info.end_time - run.info.start_time) / 1000:.1f} s"
 
 

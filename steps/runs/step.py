@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.runs.console import Console
+from steps.runs.redaction import redact
 from steps.runs.tags import NOTE_TAG, PARENT_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
@@ -50,5 +51,6 @@ class Step:
         self.tag(**{SUMMARY_TAG: line, NOTE_TAG: description or line})
 
     def log_json(self, content: Any, path: str) -> None:
-        """Log `content` as an indented JSON artifact."""
-        self.client.log_text(self.run_id, json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
+        """Log `content` as an indented JSON artifact, without secrets."""
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        self.client.log_text(self.run_id, redact(text) + "\n", path)

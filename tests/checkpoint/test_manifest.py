@@ -87,7 +87,7 @@ def test_a_manifest_without_a_field_is_refused(manifest):
 
 
 def test_an_untouched_checkpoint_verifies(folder, manifest):
-    counts: list[int] = []
+    counts = []
     verify(folder, manifest.files, counts.append)
     assert sum(counts) == sum(path.stat().st_size for path in TINY.iterdir())
 

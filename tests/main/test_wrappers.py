@@ -199,5 +199,7 @@ def test_evaluate_refuses_a_model_for_completions(project, children, completions
     checkpoint, evalset = children["fetch_model"].info.run_id, "params/evalsets/tiny-qa.jsonl"
     result = project.run_module("evaluate", models=completions_model, reference_run=checkpoint, evalset=evalset)
     assert result.code != 0
-    expected = f"models: '{completions_model}' takes prompt; expected a model that takes messages, of the task llm/v1/chat"
+    expected = (
+        f"models: '{completions_model}' takes prompt; expected a model that takes messages, of the task llm/v1/chat"
+    )
     assert expected in result.err

@@ -9,7 +9,7 @@ import pytest
 from steps.project.plan import STEPS
 from steps.runs import reuse
 from steps.runs.console import redact
-from tests.conftest import ROOT, TINY
+from tests.checkout import ROOT, TINY
 
 pytestmark = pytest.mark.unit
 
@@ -124,20 +124,37 @@ REPEATED_BY = {
     "steps/test.py": NO_STEP,
     "steps/submit_databricks.py": NO_STEP,
     "steps/databricks/*": NO_STEP,
-    "steps/project/extras.py": NO_STEP,
-    "steps/project/profiles.py": NO_STEP,
-    "steps/runs/child_runs.py": NO_STEP,
-    "steps/runs/remote_run.py": NO_STEP,
-    "steps/runs/checkpoint_input.py": READ_A_CHECKPOINT,
     "steps/chat/__init__.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/*": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/*": {CUSTOM},
+    "steps/chat/runtime/__init__.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/cpus.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/graph.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/tokenizer.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/*": {CUSTOM, EVALUATE},
+    "steps/chat/*": {CUSTOM},  # all of it travels in the model
+    "*/README.md": NO_STEP,
+    "steps/checkpoint/__init__.py": set(STEPS),
+    "steps/checkpoint/source.py": set(STEPS),
+    "steps/checkpoint/manifest.py": set(STEPS),
+    "steps/checkpoint/describe.py": {FETCH},
+    "steps/checkpoint/adapter_checks.py": {FETCH},
+    "steps/checkpoint/run_page.py": {FETCH, TRANSFORMER},
+    "steps/checkpoint/*": READ_A_CHECKPOINT,
+    "steps/common/packages.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/common/process.py": {CONVERT},
     "steps/conversion/record.py": {CONVERT, CUSTOM},
     "steps/conversion/__init__.py": {CONVERT, CUSTOM},
     "steps/conversion/*": {CONVERT},
     "steps/evaluation/lm_eval/*": NO_STEP,
+    "steps/evaluation/recording/run_page.py": NO_STEP,
     "steps/evaluation/*": {EVALUATE},
-    "steps/checkpoint/*": READ_A_CHECKPOINT,
+    "steps/project/extras.py": NO_STEP,
+    "steps/project/profiles.py": NO_STEP,
+    "steps/project/tasks.py": {TRANSFORMER, CUSTOM},
+    "steps/registry/aliases.py": {EVALUATE},
+    "steps/registry/*": {FETCH, TRANSFORMER, CUSTOM, EVALUATE},
+    "steps/runs/child_runs.py": NO_STEP,
+    "steps/runs/remote_run.py": NO_STEP,
+    "steps/runs/checkpoint_input.py": READ_A_CHECKPOINT,
     "steps/*": set(STEPS),
 }
 

@@ -16,7 +16,7 @@ class Effort:
     new_tokens: int  # of each timed answer
     repetitions: int  # of each prompt length, in turn with the other models
     seconds: float  # no further repetition starts after them
-    clients: tuple[int, ...] = (1, 4, 8)  # that send requests at the same time
+    clients: tuple[int, ...] = (1, 4, 8)  # that send requests at the same time; each has a row in metrics.py
     requests: int = 8  # for each number of clients
 
 

@@ -1,1 +1,1 @@
-"""Run lm-evaluation-harness on logged models."""
+"""Tasks of lm-evaluation-harness (lm-eval) on a logged model."""

@@ -1,8 +1,8 @@
-"""An answer of the stand-in that is an error."""
+"""Errors that the stand-in answers."""
 
 
 class ApiError(Exception):
-    """As Databricks words one: a status, and a body with `error_code` and `message`."""
+    """An error as Databricks answers it: an HTTP status, and a body with `error_code` and `message`."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)

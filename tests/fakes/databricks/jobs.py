@@ -1,8 +1,8 @@
-"""Databricks Jobs: runs that are submitted, really executed in a folder of the stand-in's, followed and cancelled.
+"""The Jobs API: submitted runs are executed in a folder of the stand-in, and can be followed and cancelled.
 
-After https://docs.databricks.com/api/workspace/jobs (2.2) and, for MLflow's own backend, 2.0. A cluster is a process
-with a home folder of its own and the environment that a cluster's driver has. Absolute paths that a cluster would have,
-/databricks, /dbfs and /Workspace, are the stand-in's folders of these names.
+It follows https://docs.databricks.com/api/workspace/jobs (2.2 and, for MLflow's own backend, 2.0). A cluster is a
+process with a home folder of its own and the environment of a cluster's driver. The absolute paths of a cluster,
+/databricks, /dbfs and /Workspace, are folders of these names in the stand-in's folder.
 """
 
 import os
@@ -13,19 +13,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.fakes.databricks.errors import ApiError
+from tests.fakes.databricks.handler import TOKENS
 
 if TYPE_CHECKING:
     from tests.fakes.databricks.workspace import Workspace
 
 NODE_TYPES = ("i3.xlarge", "m6id.2xlarge", "r6id.2xlarge")
 SPARK_VERSIONS = ("12.2.x-cpu-ml-scala2.12", "15.4.x-scala2.12", "16.4.x-scala2.12")
-_OURS = ("HOME", "MLFLOW_", "DATABRICKS_", "HF_", "AWS_", "PHI_MLFLOW_")  # a user's environment, not a cluster's
+_USERS = ("HOME", "MLFLOW_", "DATABRICKS_", "HF_", "AWS_", "PHI_MLFLOW_")  # variables that a cluster does not have
 
 
 @dataclass
@@ -37,9 +38,9 @@ class Job:
     state: str = "PENDING"
     result: str | None = None
     message: str = "Waiting for cluster"
-    code: str = ""  # of the termination
+    code: str = ""  # the code of the termination
     output: str = ""
-    process: subprocess.Popen | None = None
+    process: "subprocess.Popen[str] | None" = None
     cancelled: bool = False
 
 
@@ -59,7 +60,7 @@ class Jobs:
         self._tokens: dict[str, int] = {}
 
     def routes(self) -> list[tuple[str, Callable[..., Any]]]:
-        """Method and path -> what answers."""
+        """Return a pattern of method and path, with the function that answers, for each call."""
         runs = r"/api/2\.[02]/jobs/runs"
         return [
             (f"POST {runs}/submit", self._submit),
@@ -69,13 +70,13 @@ class Jobs:
         ]
 
     def close(self) -> None:
-        """End what still runs."""
+        """Kill the processes that still run."""
         for job in self.runs.values():
             if job.process and job.process.poll() is None:
                 os.killpg(job.process.pid, signal.SIGKILL)
 
     def wait(self, job: Job, timeout_s: float = 120) -> None:
-        """Until the job has ended, or the time is over."""
+        """Wait until the job has ended, or until the time is over."""
         deadline = time.monotonic() + timeout_s
         while job.result is None and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -135,10 +136,10 @@ class Jobs:
         job = self._job(q)
         if int(q["run_id"]) == job.run_id and "tasks" in job.submitted:
             raise ApiError(400, "INVALID_PARAMETER_VALUE", "Retrieving the output of runs with tasks is not supported.")
-        found: dict[str, Any] = {"metadata": self._describe(job), "logs": job.output[-5_000_000:]}
+        output: dict[str, Any] = {"metadata": self._describe(job), "logs": job.output[-5_000_000:]}
         if job.result == "FAILED" and not job.code:
-            found["error"] = job.message
-        return found
+            output["error"] = job.message
+        return output
 
     def _cancel(self, q: dict[str, Any]) -> dict[str, Any]:
         job = self._job(q)
@@ -149,7 +150,7 @@ class Jobs:
 
     def _execute(self, job: Job, task: dict[str, Any]) -> None:
         try:
-            time.sleep(0.3)  # a cluster starts
+            time.sleep(0.3)  # the time in which a cluster starts
             command, folder = self._command(job, task)
             if job.cancelled:
                 return self._end(job, "CANCELED", "Run cancelled.", "USER_CANCELED")
@@ -166,7 +167,7 @@ class Jobs:
                 text=True,
                 start_new_session=True,
             )
-            reader = threading.Thread(target=self._read, args=(job,), daemon=True)
+            reader = threading.Thread(target=self._read, args=(job, job.process.stdout), daemon=True)
             reader.start()
             died = False
             while job.process.poll() is None:
@@ -184,23 +185,22 @@ class Jobs:
                 message = f"Workload failed, see run output for details (exit code {job.process.returncode})"
                 return self._end(job, "FAILED", message, "RUN_EXECUTION_ERROR")
             return self._end(job, "SUCCESS", "", "")
-        except Exception as error:  # the stand-in's own
+        except Exception as error:  # of the stand-in itself
             return self._end(job, "FAILED", f"{type(error).__name__}: {error}", "INTERNAL_ERROR", "INTERNAL_ERROR")
 
     def _end(self, job: Job, result: str, message: str, code: str, state: str = "TERMINATED") -> None:
         job.message, job.code, job.state, job.result = message, code, state, result
 
-    def _read(self, job: Job) -> None:
-        for line in job.process.stdout:
+    def _read(self, job: Job, lines: Iterable[str]) -> None:
+        for line in lines:
             job.output += line
 
     def _command(self, job: Job, task: dict[str, Any]) -> tuple[list[str], Path]:
-        """What the cluster would run, with its paths made the stand-in's."""
+        """Return the command that the cluster runs, and its folder. Paths of the cluster become the stand-in's."""
         if "shell_command_task" in task:
             command = task["shell_command_task"]["command"]
-            return [
-                re.sub(r"(?<![\w/.])/(databricks|dbfs)/", self._place, part) for part in command
-            ], self.workspace.folder
+            parts = [re.sub(r"(?<![\w/.])/(databricks|dbfs)/", self._local_path, part) for part in command]
+            return parts, self.workspace.folder
         python = task["spark_python_task"]
         if python.get("source") == "GIT":
             root = self._clone(job.submitted["git_source"], job.run_id)
@@ -211,11 +211,11 @@ class Jobs:
             raise FileNotFoundError(f"Cannot read the python file {python['python_file']}")
         return [sys.executable, str(file), *python.get("parameters", [])], file.parent
 
-    def _place(self, match: re.Match) -> str:
+    def _local_path(self, match: "re.Match[str]") -> str:
         return f"{self.workspace.folder}/{match[1]}/"
 
     def _clone(self, source: dict[str, Any], run_id: int) -> Path:
-        """As a job's checkout: the files without .git."""
+        """Make what a job gets of a repository: its files, without .git."""
         target = self.workspace.folder / "repos" / str(run_id)
         ref = source.get("git_commit") or source.get("git_tag") or source["git_branch"]
         git = ["git", "-C", str(target)]
@@ -230,18 +230,17 @@ class Jobs:
         return target
 
     def _environment(self, task: dict[str, Any], home: Path) -> dict[str, str]:
-        from tests.fakes.databricks.workspace import TOKENS
-
-        own = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
-        own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
-        given = task["new_cluster"].get("spark_env_vars", {}) | task.get("shell_command_task", {}).get("env_vars", {})
-        for key, value in given.items():
+        driver = {key: value for key, value in os.environ.items() if not key.startswith(_USERS)}
+        driver["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), driver["PATH"]])
+        task_env = task.get("shell_command_task", {}).get("env_vars", {})
+        variables = task["new_cluster"].get("spark_env_vars", {}) | task_env
+        for key, value in variables.items():
             if secret := re.fullmatch(r"\{\{secrets/([^/]+/[^}]+)\}\}", value):
-                given[key] = self.secrets[secret[1]]
-        return own | {
+                variables[key] = self.secrets[secret[1]]
+        return driver | {
             "HOME": str(home),
             "DATABRICKS_RUNTIME_VERSION": "15.4",
             "DATABRICKS_HOST": self.workspace.url,
             "DATABRICKS_TOKEN": TOKENS[1],
-            **given,
+            **variables,
         }

@@ -1,8 +1,8 @@
-"""Unity Catalog's model registry, as far as MLflow's client of `databricks-uc` asks it.
+"""The model registry of Unity Catalog: the calls that MLflow's client for `databricks-uc` makes.
 
-The messages are those of mlflow/protos/databricks_uc_registry_messages.proto. As there, names have three levels, a
-version is pending until it is finalized, searches take one condition and tell neither tags nor aliases, and files are
-written through the Files API, under /Models.
+The messages follow mlflow/protos/databricks_uc_registry_messages.proto. As in Unity Catalog, names have three levels,
+and a version is pending until it is finalized. A search takes one condition and returns neither tags nor aliases. Files
+are written through the Files API, under /Models.
 """
 
 import re
@@ -24,7 +24,7 @@ class UnityCatalog:
         self.schemas = {"main.default"}
 
     def routes(self) -> list[tuple[str, Callable[..., Any]]]:
-        """Method and path -> what answers."""
+        """Return a pattern of method and path, with the function that answers, for each call."""
         models, versions = (
             "/api/2.0/mlflow/unity-catalog/registered-models",
             "/api/2.0/mlflow/unity-catalog/model-versions",
@@ -90,11 +90,11 @@ class UnityCatalog:
 
     def _version(self, q: dict[str, Any]) -> dict[str, Any]:
         model = self._model(q["name"])
-        found = self.versions.get((q["name"], str(q["version"])))
-        if not found:
+        version = self.versions.get((q["name"], str(q["version"])))
+        if not version:
             message = f"Model version '{q['version']}' of '{q['name']}' does not exist."
             raise ApiError(404, "RESOURCE_DOES_NOT_EXIST", message)
-        return found | {"aliases": [alias for alias in model["aliases"] if alias["version"] == found["version"]]}
+        return version | {"aliases": [alias for alias in model["aliases"] if alias["version"] == version["version"]]}
 
     def _create_version(self, q: dict[str, Any]) -> dict[str, Any]:
         model = self._model(q["name"])
@@ -134,8 +134,8 @@ class UnityCatalog:
         key, value = condition.groups()
         if key == "name":
             self._check_name(value)
-        found = [version for version in self.versions.values() if version.get(key) == value]
-        return {"model_versions": [{k: v for k, v in version.items() if k != "tags"} for version in found]}
+        versions = [version for version in self.versions.values() if version.get(key) == value]
+        return {"model_versions": [{k: v for k, v in version.items() if k != "tags"} for version in versions]}
 
     def _set_tag(self, q: dict[str, Any]) -> dict[str, Any]:
         self._version(q)
