@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from steps.checkpoint.checks import check_convertible
 from steps.checkpoint.hub import stay_offline
 from steps.common.disk import need_space, size_text
 from steps.common.errors import StepError
@@ -13,7 +14,7 @@ from steps.conversion.options import ConversionOptions, estimated_size, parse_ch
 from steps.conversion.record import CONVERSION, Conversion, ConvertedCheckpoint
 from steps.conversion.tokenizer_check import compare_tokenizers
 from steps.runs.artifacts import check_run_id, local_store
-from steps.runs.checkpoint_input import verified_checkpoint
+from steps.runs.checkpoint_input import read_manifest, verified_checkpoint
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
 
@@ -27,6 +28,8 @@ def check(params: dict[str, str]) -> None:
 def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str) -> None:
     """Convert into the scratch folder, compare the converted model with the checkpoint, then log it."""
     choice = parse_choice(exporter, precision, options, device)
+    fetched = read_manifest(step, "checkpoint_run", checkpoint_run)
+    check_convertible(fetched.architecture.architecture, fetched.wrappers)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
     folder, manifest = checkpoint.folder, checkpoint.manifest
     stay_offline()  # every file is on this machine

@@ -8,6 +8,7 @@ This step checks an adapter against the source's headers. Each step that reads t
 import time
 
 from steps.checkpoint.adapter import check_adapter_files, read_adapter_config
+from steps.checkpoint.checks import architecture_of, check_convertible, check_usable, wrappers_of
 from steps.checkpoint.describe import build_adapter_manifest, build_manifest
 from steps.checkpoint.hub import Fetched, resolve_commit
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest
@@ -16,7 +17,7 @@ from steps.checkpoint.source import Source, is_commit, parse_source
 from steps.common.errors import StepError
 from steps.project.mlproject import ROOT
 from steps.registry.versions import pinned_model
-from steps.runs.checkpoint_input import bring
+from steps.runs.checkpoint_input import bring, read_source_config
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
 
@@ -43,6 +44,15 @@ def resolve(params: dict[str, str]) -> dict[str, str]:
     if is_commit(params["revision"]):
         return params
     return params | {"revision": resolve_commit(source.location, params["revision"] or "main")}
+
+
+def resolve_convertible(params: dict[str, str]) -> dict[str, str]:
+    """Return the parameters, pinned, if the checkpoint can be converted to ONNX. Only its config.json is fetched."""
+    params = resolve(params)
+    config = read_source_config(parse_source(params["source"], ROOT).origin(params["revision"]))
+    check_usable(config)
+    check_convertible(architecture_of(config), wrappers_of(config))
+    return params
 
 
 def _resolve_adapter(adapter: str) -> str:

@@ -57,6 +57,8 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     wanted = _wanted(steps)
     pipeline = Pipeline(step, wanted, reuse == "true")
     page = RunPage(step, profile, experiment_note)
+    if "convert_onnx" in with_upstream(wanted):  # before the weights are fetched
+        sections["fetch_model"] = [fetch_model.resolve_convertible(section) for section in sections["fetch_model"]]
     _ensure_registered_models(step, sections, wanted)
     rejected = None
     try:
@@ -65,8 +67,7 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
         rejected = error
     finally:
         page.write(pipeline.done, None)
-    evaluated = next((run for name, run, _ in pipeline.done if name == "evaluate"), None)
-    if evaluated:
+    if evaluated := next((run for name, run, _ in pipeline.done if name == "evaluate"), None):
         evaluation = read_document(step.client, evaluated.info.run_id, EVALUATION, Evaluation)
         page.log_comparison(evaluation)
         for line in page.closing_lines(evaluation):

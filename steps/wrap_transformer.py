@@ -12,11 +12,11 @@ from steps.checkpoint.run_page import facts_line
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
 from steps.common.hashing import total_size
-from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
+from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS, check_task
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, local_store
-from steps.runs.checkpoint_input import VerifiedCheckpoint, verified_checkpoint
+from steps.runs.checkpoint_input import VerifiedCheckpoint, read_manifest, verified_checkpoint
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
 
@@ -36,21 +36,16 @@ def check(params: dict[str, str]) -> None:
 
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
-    """Log the files of the checkpoint as they are. The weights are copied, not loaded."""
+    """Log the files of the canonical checkpoint. The weights are copied, not loaded."""
+    check_task(read_manifest(step, "checkpoint_run", checkpoint_run).canonical.has_chat_template, task)
     ensure_registered_model(step.client, step.run_id, registered_model)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
     origin, dtype = checkpoint.manifest.origin, checkpoint.manifest.architecture.dtype
     size = total_size(checkpoint.manifest.files)
     store = local_store(step.run.info.artifact_uri, size)
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
-    tags = {
-        "wrapper": "transformers",
-        "precision": dtype,
-        "checkpoint": origin.name,
-        "checkpoint_commit": origin.commit or "none",
-        "checkpoint_run": checkpoint_run,
-        "wrap_run": step.run_id,
-    }
+    tags = {"wrapper": "transformers", "precision": dtype, "checkpoint_run": checkpoint_run, "wrap_run": step.run_id}
+    tags |= {"checkpoint": origin.name, "checkpoint_commit": origin.commit or "none"}
     facts = facts_line(checkpoint.manifest)
     description = f"{origin.name} in MLflow's transformers flavor (PyTorch, {dtype}), {facts}. Task {task}."
     stay_offline()  # MLflow would ask the hub for a card and a licence; the manifest and the folder have both
@@ -68,7 +63,7 @@ def _log_model(
     from transformers import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    manifest, eos = checkpoint.manifest, read_eos(checkpoint.folder)
+    manifest = checkpoint.manifest
     dtype = manifest.architecture.dtype
     return mlflow.transformers.log_model(
         folder_name,

@@ -1,18 +1,30 @@
-"""Translate config.json and generation_config.json to what transformers 4.57 reads, whichever tool saved them.
+"""Translate config.json and generation_config.json to what transformers 4.57 reads, whichever tool saved them."""
 
-transformers 5 writes `rope_parameters` in place of rope_theta, rope_scaling and partial_rotary_factor. transformers
-4.57 reads such a file without an error, and takes the default rotary embedding.
-"""
-
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from steps.checkpoint.hidden_code import allowed_config, refuse_code
+from steps.checkpoint.canonical_rope import ROPE_FIELDS, translate_rope
+from steps.checkpoint.checks import architecture_of
+from steps.checkpoint.config_checks import check_token_id
+from steps.checkpoint.hidden_code import check_tokenizer_class, refuse_code
+from steps.checkpoint.transformers_source import config_fields
 from steps.common.errors import StepError
 
-_TOP_LEVEL_ROPE = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
-_LONGROPE_FIELDS = ("short_factor", "long_factor")
+# Fields that are no arguments of every class, and that transformers 4.57 reads from each configuration that has them.
+_READ_FROM_ALL = (
+    "architectures",
+    "model_type",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "head_dim",
+    *ROPE_FIELDS,
+)
+_PHI3_PADDING = 32000  # the pad_token_id of a Phi3Config that names none
+_TOKENS = ("bos_token_id", "pad_token_id")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+_READ = ("eos_token_id", "do_sample", "transformers_version", "_from_model_config", "use_cache", *_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -23,54 +35,36 @@ class Translated:
     changes: tuple[str, ...]
 
 
+def left_out(file: str, content: dict[str, Any], kept: Collection[str]) -> tuple[str, ...]:
+    """Return the change that says which fields of a file are left out; nothing if they say nothing.
+
+    Args:
+        content: the file's content.
+        kept: the fields that are not left out.
+    """
+    fields = sorted(key for key, value in content.items() if key not in kept and value)
+    return (f"{file}: left out fields that transformers 4.57 does not read: {', '.join(fields)}",) if fields else ()
+
+
 def translate_config(config: dict[str, Any]) -> Translated:
-    """Return config.json with the fields that transformers 4.57 reads.
+    """Return config.json with the fields that the configuration class of transformers 4.57 defines, and no other.
+
+    Args:
+        config: the content of config.json, after check_usable.
 
     Raises:
-        StepError: a field can name code, or the rotary embedding can't be said in these fields.
+        StepError: the rotary embedding or the tokenizer's class can't be said in these fields.
     """
-    content = dict(config)
-    changes: list[str] = []
-    saved_by = config.get("transformers_version")
-    if "rope_parameters" in content:
-        rope = content.pop("rope_parameters")
-        content |= _translate_rope(rope, str(content.get("model_type", "")))
-        changes.append(
-            f"config.json: rope_parameters of transformers {saved_by or '5'} became rope_theta and rope_scaling"
-        )
-    allowed, dropped = allowed_config(content, "config.json")
-    if dropped:
-        changes.append(f"config.json: left out fields that transformers 4.57 does not read: {', '.join(dropped)}")
-    return Translated(allowed, tuple(changes))
-
-
-def _translate_rope(rope: Any, model_type: str) -> dict[str, Any]:
-    """Return the fields of transformers 4.57 for transformers 5's `rope_parameters`.
-
-    Raises:
-        StepError: the parameters differ by layer, or this kind of rope does not exist for the model type in 4.57.
-    """
-    if rope is None:
-        return {}
-    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-        raise StepError(
-            f"config.json: rope_parameters is {rope!r:.80}; expected one set of parameters for all layers: use a "
-            "checkpoint of a Phi-3, Phi-3.5 or Phi-4-mini"
-        )
-    fields = {key: rope[key] for key in _TOP_LEVEL_ROPE if rope.get(key) is not None}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return fields | {"rope_scaling": None}
-    rest = {key: value for key, value in rope.items() if key not in (*_TOP_LEVEL_ROPE, "rope_type", "type")}
-    if model_type != "phi3":
-        return fields | {"rope_scaling": {"rope_type": kind, **rest}}
-    extra = sorted(set(rest) - set(_LONGROPE_FIELDS) - {"factor"})
-    if kind != "longrope" or extra or any(name not in rest for name in _LONGROPE_FIELDS):
-        raise StepError(
-            f"config.json: rope_parameters has rope_type {kind!r}{f' with {extra[0]}' if extra else ''}; a Phi-3 has "
-            "default or longrope with short_factor and long_factor: use a checkpoint with one of these"
-        )
-    return fields | {"rope_scaling": {"type": "longrope", **{name: rest[name] for name in _LONGROPE_FIELDS}}}
+    check_tokenizer_class(config.get("tokenizer_class"), "config.json")
+    content, changes = translate_rope(config)
+    content["architectures"] = [architecture_of(config)]
+    if content.get("head_dim") is None:
+        content.pop("head_dim", None)  # Phi-3's attention would take the null
+    if config["model_type"] == "phi3" and content["vocab_size"] <= _PHI3_PADDING:
+        content.setdefault("pad_token_id", None)
+    fields = {*config_fields(config["model_type"]), *_READ_FROM_ALL}
+    allowed = {key: value for key, value in content.items() if key in fields}
+    return Translated(allowed, (*changes, *left_out("config.json", content, fields)))
 
 
 def translate_generation(generation: dict[str, Any], config: dict[str, Any], end_tokens: tuple[int, ...]) -> Translated:
@@ -82,17 +76,26 @@ def translate_generation(generation: dict[str, Any], config: dict[str, Any], end
         end_tokens: every token that ends an answer.
 
     Raises:
-        StepError: a field can name code.
+        StepError: a field can name code, or a value has another type.
     """
     refuse_code(generation, "generation_config.json")
-    content: dict[str, Any] = {"_from_model_config": False} if not generation else {}
-    for name in ("bos_token_id", "pad_token_id"):
+    content: dict[str, Any] = {}
+    for name in _TOKENS:
+        check_token_id(generation, name, "generation_config.json")
         value = generation.get(name, config.get(name))
         if value is not None:
             content[name] = value
     content["eos_token_id"] = list(end_tokens)
-    if generation.get("do_sample") is True:
-        content |= {"do_sample": True} | {
-            name: generation[name] for name in _SAMPLING if generation.get(name) is not None
-        }
-    return Translated(content, ())
+    samples = generation.get("do_sample") is True
+    if samples:
+        content["do_sample"] = True
+    for name in _SAMPLING if samples else ():
+        value = generation.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise StepError(f"generation_config.json: {name} is {value!r:.80}; expected a number of at least 0")
+        content[name] = value
+    unread = sorted(name for name, value in generation.items() if value and name not in (*_READ, *content))
+    changes = (f"generation_config.json: left out fields that no wrapper reads: {', '.join(unread)}",) if unread else ()
+    return Translated(content, changes)

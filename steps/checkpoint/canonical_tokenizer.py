@@ -1,114 +1,118 @@
-"""Translate tokenizer_config.json to what transformers 4.57 reads, and find what the tokenizer knows of its tokens.
+"""Translate the tokenizer's config files to what transformers 4.57 reads.
 
 transformers 5 writes the tokenizer class TokenizersBackend, which is tokenizer.json as it stands: 4.57's
 PreTrainedTokenizerFast. It writes extra_special_tokens as a list, where 4.57 reads a dictionary of names.
 """
 
-from pathlib import Path
 from typing import Any
 
-from steps.checkpoint.canonical_config import Translated
-from steps.checkpoint.hidden_code import refuse_code
-from steps.checkpoint.json_files import find_json_object
+from steps.checkpoint.canonical_config import Translated, left_out
+from steps.checkpoint.hidden_code import check_tokenizer_class, refuse_code
 from steps.common.errors import StepError
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
 _RENAMED_CLASSES = {"TokenizersBackend": _PLAIN_CLASS, "PythonBackend": _PLAIN_CLASS}
+_SPECIAL = {
+    "additional_special_tokens",
+    "bos_token",
+    "cls_token",
+    "eos_token",
+    "mask_token",
+    "pad_token",
+    "sep_token",
+    "unk_token",
+}
 # The fields that the tokenizer classes of transformers 4.57 read. Any other field is left out.
-_FIELDS = {
+_FIELDS = _SPECIAL | {
     "add_bos_token",
     "add_eos_token",
     "add_prefix_space",
     "added_tokens_decoder",
-    "additional_special_tokens",
-    "bos_token",
     "chat_template",
     "clean_up_tokenization_spaces",
-    "cls_token",
-    "eos_token",
     "errors",
     "extra_special_tokens",
     "legacy",
-    "mask_token",
     "model_input_names",
     "model_max_length",
-    "pad_token",
     "padding_side",
-    "sep_token",
     "split_special_tokens",
     "tokenizer_class",
     "trim_offsets",
     "truncation_side",
-    "unk_token",
 }
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+_AGAIN = "save the tokenizer again with save_pretrained"
 
 
 def translate_tokenizer_config(config: dict[str, Any]) -> Translated:
     """Return tokenizer_config.json with the fields that transformers 4.57 reads.
 
     Raises:
-        StepError: a field can name code.
+        StepError: a field can name code, or has another type.
     """
-    refuse_code(config, "tokenizer_config.json")
+    refuse_code({key: value for key, value in config.items() if key != "added_tokens_decoder"}, TOKENIZER_CONFIG)
     content = {key: value for key, value in config.items() if key in _FIELDS}
     changes = []
     name = content.get("tokenizer_class")
-    if name in _RENAMED_CLASSES:
+    if isinstance(name, str) and name in _RENAMED_CLASSES:
         content["tokenizer_class"] = _RENAMED_CLASSES[name]
-        changes.append(f"tokenizer_config.json: tokenizer_class {name} became {_RENAMED_CLASSES[name]}")
+        changes.append(f"{TOKENIZER_CONFIG}: tokenizer_class {name} became {_RENAMED_CLASSES[name]}")
+    check_tokenizer_class(content.get("tokenizer_class"), TOKENIZER_CONFIG)
+    _check_special_tokens(content, TOKENIZER_CONFIG)
     extra = content.get("extra_special_tokens")
     if isinstance(extra, list):
         del content["extra_special_tokens"]
         special = content.get("additional_special_tokens") or []
         content["additional_special_tokens"] = [*special, *(token for token in extra if token not in special)]
-        changes.append("tokenizer_config.json: the list extra_special_tokens became additional_special_tokens")
-    dropped = sorted(set(config) - _FIELDS)
-    if dropped:
-        changes.append(
-            f"tokenizer_config.json: left out fields that transformers 4.57 does not read: {', '.join(dropped)}"
-        )
-    return Translated(content, tuple(changes))
+        changes.append(f"{TOKENIZER_CONFIG}: the list extra_special_tokens became additional_special_tokens")
+    return Translated(content, (*changes, *left_out(TOKENIZER_CONFIG, config, _FIELDS)))
 
 
-def has_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> bool:
-    """Return whether a checkpoint has a chat template, in a file of its own or in tokenizer_config.json."""
-    if tokenizer_config.get("chat_template"):
-        return True
-    return any((folder / name).is_file() for name in _TEMPLATE_FILES)
-
-
-def largest_token_id(tokenizer: dict[str, Any]) -> int:
-    """Return the largest ID that tokenizer.json gives a token, added tokens included.
+def translate_special_tokens(content: dict[str, Any]) -> Translated:
+    """Return special_tokens_map.json with the special tokens alone: transformers takes any field for an argument.
 
     Raises:
-        StepError: the file does not have the fields of a tokenizer.
+        StepError: a special token is neither a text nor an object with one.
     """
-    try:
-        vocabulary = tokenizer["model"].get("vocab") or {}
-        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
-        ids += [token["id"] for token in tokenizer.get("added_tokens") or []]
-        return max(int(token) for token in ids)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StepError(f"{TOKENIZER} is damaged ({error!r}): fetch or save the checkpoint again") from None
+    special = {key: value for key, value in content.items() if key in _SPECIAL}
+    _check_special_tokens(special, SPECIAL_TOKENS)
+    return Translated(special, left_out(SPECIAL_TOKENS, content, _SPECIAL))
 
 
-def token_id(tokenizer: dict[str, Any], token: str) -> int | None:
-    """Return the ID of a token's text; None if tokenizer.json does not have it."""
-    for added in tokenizer.get("added_tokens") or []:
-        if added.get("content") == token:
-            return int(added["id"])
-    vocabulary = tokenizer.get("model", {}).get("vocab") or {}
-    return vocabulary.get(token) if isinstance(vocabulary, dict) else None
+def _check_special_tokens(content: dict[str, Any], file: str) -> None:
+    for field in _SPECIAL & set(content):
+        value = content[field]
+        tokens = value if field == "additional_special_tokens" and isinstance(value, list) else [value]
+        if not all(token is None or token_text(token) is not None for token in tokens):
+            raise StepError(f"{file}: {field} is {value!r:.80}; expected a token's text: {_AGAIN}")
+    if not isinstance(content.get("extra_special_tokens") or [], list | dict):
+        raise StepError(
+            f"{file}: extra_special_tokens is {content['extra_special_tokens']!r:.80}; expected tokens: {_AGAIN}"
+        )
+    decoder = content.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict) or not all(
+        key.isdigit() and isinstance(value, dict) and isinstance(value.get("content"), str)
+        for key, value in decoder.items()
+    ):
+        raise StepError(
+            f"{file}: added_tokens_decoder is damaged; expected an object with content for each ID: {_AGAIN}"
+        )
 
 
-def end_token_text(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    """Return the text of the tokenizer's end token (EOS), as one of its two config files states it; else None."""
-    for content in (tokenizer_config, find_json_object(folder / "special_tokens_map.json")):
-        token = content.get("eos_token")
-        if isinstance(token, dict):
-            token = token.get("content")
-        if isinstance(token, str):
-            return token
-    return None
+def token_text(token: Any) -> str | None:
+    """Return the text of a special token, which is a text or an object with the field `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def end_token_text(tokenizer_config: dict[str, Any], special_tokens: dict[str, Any]) -> str | None:
+    """Return the text of the tokenizer's end token (EOS); None if no file states it.
+
+    transformers reads special_tokens_map.json only if tokenizer_config.json has no added_tokens_decoder. Then the map
+    wins.
+    """
+    if "added_tokens_decoder" in tokenizer_config:
+        return token_text(tokenizer_config.get("eos_token"))
+    return token_text(special_tokens.get("eos_token")) or token_text(tokenizer_config.get("eos_token"))

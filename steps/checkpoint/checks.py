@@ -4,23 +4,29 @@ The checks read file names, config.json and the headers of the weights.
 """
 
 import fnmatch
-import re
 from collections.abc import Iterable
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from steps.checkpoint.config_checks import check_names, check_values
 from steps.checkpoint.headers import Weights
 from steps.checkpoint.hidden_code import refuse_code
+from steps.checkpoint.transformers_source import defines_model
 from steps.checkpoint.weight_checks import check_not_quantised
 from steps.common.errors import StepError
 
-# The only files of a checkpoint that are fetched, hashed and logged.
+# The only files of a checkpoint that are fetched, hashed and logged. Training tools leave many others.
 ALLOWED = (
     "*.safetensors",
-    "*.json",
-    "*.jinja",
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "chat_template.jinja",
     "*.model",  # SentencePiece
     "merges.txt",
     "vocab.txt",
@@ -28,7 +34,9 @@ ALLOWED = (
     "NOTICE*",
     "README.md",
 )
-_NO_ONNX = ("PhiForCausalLM", "PhimoeForCausalLM", "PhiMoEForCausalLM")
+_NO_ONNX = ("PhiForCausalLM", "PhimoeForCausalLM")
+_SPELLINGS = {"PhiMoEForCausalLM": "PhimoeForCausalLM"}  # the published name -> transformers' name
+_UNPACKED = ("LlamaForCausalLM", "MistralForCausalLM")  # Q, K, V and the MLP's two are matrices of their own
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -72,9 +80,17 @@ def check_usable(config: dict[str, Any]) -> None:
     Args:
         config: the content of config.json.
     """
+    check_names(config)
     check_architecture(config)
-    refuse_code(config, "config.json")
     check_not_quantised(config)
+    refuse_code(config, "config.json")
+    check_values(config)
+
+
+def architecture_of(config: dict[str, Any]) -> str:
+    """Return the architecture of a checkpoint as transformers spells it; "none" if config.json names none."""
+    name = (config.get("architectures") or ["none"])[0]
+    return _SPELLINGS.get(name, name)
 
 
 def check_architecture(config: dict[str, Any]) -> None:
@@ -83,45 +99,50 @@ def check_architecture(config: dict[str, Any]) -> None:
     Args:
         config: the content of config.json.
     """
-    architecture = (config.get("architectures") or ["none"])[0]
+    architecture = architecture_of(config)
     model_type = config.get("model_type", "none")
-    if architecture.endswith("ForCausalLM") and _transformers_defines(model_type, architecture):
+    if architecture.endswith("ForCausalLM") and defines_model(model_type, architecture):
         return
     code = [str(value).split("--")[-1].split(".")[0] + ".py" for value in (config.get("auto_map") or {}).values()]
     never_run = f", and the code in {code[-1]} is never run" if code else ""
     raise StepError(
         f"config.json: architecture {architecture} (model type {model_type!r}) is not a causal language model that "
         f"transformers {version('transformers')} has natively{never_run}: use a Phi3ForCausalLM checkpoint "
-        "(Phi-3-mini, Phi-3-medium, Phi-3.5-mini, Phi-4-mini)"
+        "(Phi-3, Phi-3.5, Phi-4 or Phi-4-mini)"
     )
 
 
-def _transformers_defines(model_type: str, architecture: str) -> bool:
-    """Return whether the installed transformers has a class for a model type.
-
-    The module's text is searched, because importing the module takes seconds.
-    """
-    spec = find_spec("transformers")
-    if spec is None or spec.submodule_search_locations is None:
-        raise StepError("transformers is not installed: install the project's environment, conda.yaml")
-    name = re.sub(r"\W", "_", model_type)
-    module = Path(spec.submodule_search_locations[0]) / "models" / name / f"modeling_{name}.py"
-    return module.is_file() and f"\nclass {architecture}(" in module.read_text(encoding="utf-8")
-
-
 def wrappers_of(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return the wrappers that an architecture can have: `transformers`, and `onnx` if it can be converted.
+    """Return the wrappers that an architecture can have: `transformers`, and `custom` if it can be converted.
 
     onnxruntime-genai 0.15.2 has no builder class for phi-2 (PhiForCausalLM), and builds Phi-3.5-MoE for CUDA only.
     """
-    architecture = config["architectures"][0]
-    return ("transformers",) if architecture in _NO_ONNX else ("transformers", "onnx")
+    return ("transformers",) if architecture_of(config) in _NO_ONNX else ("transformers", "custom")
+
+
+def check_convertible(architecture: str, wrappers: tuple[str, ...]) -> None:
+    """Raise StepError if an architecture cannot have the custom model.
+
+    Args:
+        architecture: its name, for the error.
+        wrappers: from `wrappers_of`.
+    """
+    if "custom" not in wrappers:
+        raise StepError(
+            f"{architecture} cannot be converted to ONNX: onnxruntime-genai {version('onnxruntime-genai')} has no "
+            "class for it on CPUs. Its only wrapper is transformers: run fetch_model and wrap_transformer alone, with "
+            "steps=fetch_model,wrap_transformer"
+        )
 
 
 def check_config(config: dict[str, Any], weights: Weights) -> None:
-    """Raise StepError if config.json contradicts the weights."""
-    vocabulary, hidden, layers = (config.get(key) for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    """Raise StepError if config.json contradicts the weights.
+
+    Args:
+        config: the content of config.json, after check_usable.
+    """
     embedding = weights.shapes.get("model.embed_tokens.weight")
+    vocabulary, hidden, layers = (config.get(key) for key in ("vocab_size", "hidden_size", "num_hidden_layers"))
     if embedding and embedding != (vocabulary, hidden):
         raise StepError(
             f"config.json says vocab_size {vocabulary} and hidden_size {hidden}, but model.embed_tokens.weight is "
@@ -133,13 +154,7 @@ def check_config(config: dict[str, Any], weights: Weights) -> None:
             f"config.json says num_hidden_layers {layers}, but the weights hold {len(stored_layers)}: "
             "they belong to different models"
         )
-    if config["architectures"][0] == "Phi3ForCausalLM":
-        _check_phi3_shapes(config, weights)
-
-
-def _check_phi3_shapes(config: dict[str, Any], weights: Weights) -> None:
-    """Raise StepError for the first matrix that is missing or has another shape than config.json implies."""
-    for name, shape in _phi3_shapes(config).items():
+    for name, shape in _expected_shapes(config).items():
         actual = weights.shapes.get(name)
         if actual != shape:
             raise StepError(
@@ -148,23 +163,32 @@ def _check_phi3_shapes(config: dict[str, Any], weights: Weights) -> None:
             )
 
 
-def _phi3_shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return the shape of every matrix of a Phi-3. Attention packs Q, K and V into one matrix; the MLP packs two."""
+def _expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of a Phi-3, Llama or Mistral; nothing for another architecture."""
+    architecture = architecture_of(config)
+    if architecture not in ("Phi3ForCausalLM", *_UNPACKED):
+        return {}
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     head_size = config.get("head_dim") or hidden // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    layer = {
-        "self_attn.qkv_proj": ((heads + 2 * kv_heads) * head_size, hidden),
-        "self_attn.o_proj": (hidden, heads * head_size),
-        "mlp.gate_up_proj": (2 * inner, hidden),
-        "mlp.down_proj": (hidden, inner),
+    query, key = heads * head_size, (config.get("num_key_value_heads") or heads) * head_size
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (hidden,),
+        "self_attn.o_proj": (hidden, query),
+        "post_attention_layernorm": (hidden,),
     }
-    shapes = {
+    if architecture in _UNPACKED:
+        layer |= {"self_attn.q_proj": (query, hidden), "self_attn.k_proj": (key, hidden)}
+        layer |= {"self_attn.v_proj": (key, hidden), "mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden)}
+    else:  # attention packs Q, K and V into one matrix; the MLP packs two
+        layer |= {"self_attn.qkv_proj": (query + 2 * key, hidden), "mlp.gate_up_proj": (2 * inner, hidden)}
+    layer["mlp.down_proj"] = (hidden, inner)
+    shapes: dict[str, tuple[int, ...]] = {
         f"model.layers.{number}.{name}.weight": shape
         for number in range(config["num_hidden_layers"])
         for name, shape in layer.items()
     }
+    shapes |= {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from steps.checkpoint.adapter import ADAPTER_FILES
 from steps.checkpoint.adapter_checks import check_adapter
-from steps.checkpoint.canonical import CONFIG, canonical_form, check_vocabulary
+from steps.checkpoint.canonical import canonical_form
 from steps.checkpoint.checks import check_config, check_files, check_usable, is_allowed, wrappers_of
 from steps.checkpoint.headers import Weights, read_config, read_weights
 from steps.checkpoint.manifest import AdapterManifest, Architecture, CanonicalForm, Manifest, Origin
+from steps.checkpoint.tokenizer_file import check_vocabulary
 from steps.checkpoint.weight_checks import check_weights
 from steps.common.errors import StepError
 from steps.common.hashing import describe_files
@@ -35,24 +36,24 @@ def build_manifest(folder: Path, origin: Origin, progress: Callable[[int], objec
     check_files(names)
     check_usable(read_config(folder))
     canonical = canonical_form(folder)
-    config = canonical.written[CONFIG]
+    settings, config = canonical.settings, canonical.settings.config
     weights = read_weights(folder)
     check_weights(folder, config, weights)
     check_config(config, weights)
     if weights.embedding_rows:
-        check_vocabulary(folder, weights.embedding_rows)
+        check_vocabulary(settings.tokenizer, weights.embedding_rows)
     return Manifest(
         origin=origin,
         licence=_licence(folder),
         architecture=_architecture(config, weights),
         wrappers=wrappers_of(config),
         canonical=CanonicalForm(
-            changes=canonical.changes,
+            changes=settings.changes,
             ignored_files=canonical.ignored,
-            end_tokens=canonical.end_tokens.ids,
-            end_token_sources=canonical.end_tokens.sources,
-            has_chat_template=canonical.has_chat_template,
-            builds_tokenizer=canonical.builds_tokenizer,
+            end_tokens=settings.end_tokens.ids,
+            end_token_sources=settings.end_tokens.sources,
+            has_chat_template=settings.has_chat_template,
+            builds_tokenizer=settings.builds_tokenizer,
         ),
         files=describe_files(
             folder, [name for name in names if is_allowed(name) and name not in canonical.ignored], progress

@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ from steps.common.errors import StepError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_AGAIN = "fetch or save the checkpoint again"
 _LONGEST_HEADER = 100 << 20  # bytes; the limit of the safetensors library
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # safetensors' name -> torch's name
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+}  # safetensors' name -> torch's name
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Weights:
     parameters: int  # the number of values
     dtype: str  # torch's name of the dtype that most values have
     shapes: dict[str, tuple[int, ...]]  # tensor name -> shape
-    dtypes: tuple[str, ...]  # every dtype, as safetensors names it
+    dtypes: dict[str, str]  # tensor name -> dtype, as safetensors names it
 
     @property
     def embedding_rows(self) -> int:
@@ -94,19 +101,31 @@ def _parse_tensor(entry: dict[str, Any]) -> Tensor:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the files that hold the weights: those that the index lists, else model.safetensors.
+    """Return the files that hold the weights of the checkpoint in a folder, as `weight_names` does."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    return tuple(folder / name for name in weight_names(folder, names))
+
+
+def weight_names(folder: Path, names: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the files that hold the weights: those that the index lists, else model.safetensors.
 
     Any other safetensors file is ignored. An earlier save may have left it in the folder.
+
+    Args:
+        folder: holds the index, if there is one.
+        names: the checkpoint's files. They need not be in the folder yet.
 
     Raises:
         StepError: there is neither, or the index is damaged or lists a file that is missing.
     """
-    single, index = folder / SINGLE, folder / INDEX
-    if index.is_file():
-        return tuple(folder / name for name in sorted(set(_weight_map(index).values())))
-    if single.is_file():
-        return (single,)
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if INDEX in names:
+        files = sorted(set(_weight_map(folder / INDEX).values()))
+        if missing := [file for file in files if file not in names]:
+            raise StepError(f"{missing[0]}, which {INDEX} lists, is missing: {_AGAIN}")
+        return tuple(files)
+    if SINGLE in names:
+        return (SINGLE,)
+    others = sorted(name for name in names if name.endswith(".safetensors"))
     raise StepError(
         f"the checkpoint has {', '.join(others[:3]) or 'no weights'}, and neither {SINGLE} nor {INDEX}: save it again "
         "with save_pretrained"
@@ -117,17 +136,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Return tensor -> file of the index. Every file is in the index's own folder.
 
     Raises:
-        StepError: the index is damaged, names a path outside the folder, or names a file that is missing.
+        StepError: the index is damaged, or names a path outside the folder.
     """
-    again = "fetch or save the checkpoint again"
     files = read_json_object(index).get("weight_map")
     if not isinstance(files, dict) or not files:
-        raise StepError(f"{INDEX} is damaged (weight_map is {files!r:.80}): {again}")
+        raise StepError(f"{INDEX} is damaged (weight_map is {files!r:.80}): {_AGAIN}")
     for tensor, file in files.items():
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise StepError(f"{INDEX} puts {tensor} into {file!r:.80}; expected a safetensors file beside it: {again}")
-        if not (index.parent / file).is_file():
-            raise StepError(f"{file}, which {INDEX} lists, is missing: {again}")
+            raise StepError(f"{INDEX} puts {tensor} into {file!r:.80}; expected a safetensors file beside it: {_AGAIN}")
     return files
 
 
@@ -138,16 +154,17 @@ def read_weights(folder: Path) -> Weights:
         StepError: a file is truncated or is not a safetensors file, or the index does not fit the files.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
     counts: dict[str, int] = {}  # dtype -> number of values
     for file in weight_files(folder):
         for name, tensor in read_header(file).tensors.items():
             if name in shapes:
                 raise StepError(f"{name} is in two files of weights, {file.name} is one: save the checkpoint again")
-            shapes[name] = tensor.shape
+            shapes[name], dtypes[name] = tensor.shape, tensor.dtype
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
     if (folder / INDEX).is_file():
         for name, listed in _weight_map(folder / INDEX).items():
             if name not in shapes:
-                raise StepError(f"{listed}, which {INDEX} lists, has no {name}: fetch or save the checkpoint again")
+                raise StepError(f"{listed}, which {INDEX} lists, has no {name}: {_AGAIN}")
     dtype = max(counts, key=lambda name: counts[name], default="none")
-    return Weights(sum(counts.values()), _DTYPES.get(dtype, dtype), shapes, tuple(sorted(counts)))
+    return Weights(sum(counts.values()), _DTYPES.get(dtype, dtype), shapes, dtypes)

@@ -6,14 +6,15 @@ documentation says. Only files of an allow-list are fetched: no pickles, no Pyth
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from steps.checkpoint.adapter import ADAPTER_FILES, check_adapter_files, read_adapter_config
+from steps.checkpoint.adapter import ADAPTER_FILES, ADAPTER_WEIGHTS, check_adapter_files, read_adapter_config
+from steps.checkpoint.canonical import read_settings
 from steps.checkpoint.checks import ADAPTER_CONFIG, ALLOWED, check_files, check_usable, is_allowed
-from steps.checkpoint.headers import read_config
+from steps.checkpoint.headers import read_config, weight_names
 from steps.common.disk import need_space
 from steps.common.errors import StepError
 
@@ -40,23 +41,38 @@ class Fetched:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a repository is expected to hold, and how its config and its file names are checked."""
+    """What a repository is expected to hold, and how it is checked before its weights are downloaded.
+
+    Each check takes the folder of the files that are here by then.
+    """
 
     noun: str
     config: str
     patterns: tuple[str, ...]
-    check_config: Callable[[Path], object]  # takes the folder of the config
     check_names: Callable[[Iterable[str]], object]
+    check_config: Callable[[Path], object]  # the config alone is here
+    check_settings: Callable[[Path], object]  # all files but the weights are here
+    weights: Callable[[Path, Collection[str]], tuple[str, ...]]  # (folder, all names) -> the files that hold weights
 
 
 _CHECKPOINT = _Kind(
     "a transformers checkpoint",
     "config.json",
     ALLOWED,
-    lambda folder: check_usable(read_config(folder)),
     check_files,
+    lambda folder: check_usable(read_config(folder)),
+    read_settings,
+    weight_names,
 )
-_ADAPTER = _Kind("a PEFT adapter", ADAPTER_CONFIG, ADAPTER_FILES, read_adapter_config, check_adapter_files)
+_ADAPTER = _Kind(
+    "a PEFT adapter",
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    check_adapter_files,
+    read_adapter_config,
+    read_adapter_config,
+    lambda folder, names: (ADAPTER_WEIGHTS,),
+)
 
 
 def resolve_commit(repo: str, revision: str, adapter: bool = False) -> str:
@@ -77,7 +93,9 @@ def resolve_commit(repo: str, revision: str, adapter: bool = False) -> str:
 def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool = False) -> Fetched:
     """Bring the allowed files of a commit into the cache.
 
-    The config is fetched and checked first, so that a repository that cannot be used costs no download.
+    The config comes first, then all other files but the weights, then the weights that the index lists. Each part is
+    checked before the next is fetched, so that a repository that cannot be used costs no download, and no stale file
+    of weights is fetched.
 
     Args:
         bar_class: a tqdm class for the progress bars.
@@ -95,13 +113,24 @@ def fetch(repo: str, commit: str, bar_class: type | None = None, adapter: bool =
         cached = _explain(repo, commit, kind, lambda: snapshot_download(repo, revision=commit, local_files_only=True))
         return Fetched(Path(cached))
     info = _explain(repo, commit, kind, lambda: HfApi().model_info(repo, revision=commit, files_metadata=True))
-    files = info.siblings or []
-    kind.check_names(file.rfilename for file in files)
-    wanted = [file for file in files if is_allowed(file.rfilename, kind.patterns)]
-    _need_space(repo, wanted)
-    names = [file.rfilename for file in wanted]
-    folder = _explain(repo, commit, kind, lambda: _download(repo, commit, names, bar_class))
-    return Fetched(folder, {file.rfilename: file.lfs.sha256 for file in wanted if file.lfs})
+    files = {file.rfilename: file for file in info.siblings or [] if is_allowed(file.rfilename, kind.patterns)}
+    kind.check_names(file.rfilename for file in info.siblings or [])
+    small = [name for name in files if not name.endswith(".safetensors")]
+    folder = _explain(repo, commit, kind, lambda: _download(repo, commit, small, bar_class))
+    kind.check_settings(folder)
+    weights = kind.weights(folder, files)
+    _need_space(repo, [files[name] for name in weights])
+    folder = _explain(repo, commit, kind, lambda: _download(repo, commit, [*small, *weights], bar_class))
+    return Fetched(folder, {name: lfs.sha256 for name in [*small, *weights] if (lfs := files[name].lfs)})
+
+
+def read_hub_config(repo: str, commit: str) -> dict[str, Any]:
+    """Return config.json of a checkpoint in a hub's repository. No other file is fetched.
+
+    Raises:
+        StepError: as in `resolve_commit`, or the file is damaged.
+    """
+    return read_config(_fetch_config(repo, commit, _CHECKPOINT, online=_reachable()).parent)
 
 
 def stay_offline() -> None:

@@ -72,7 +72,7 @@ class Manifest(Document):
     origin: Origin
     licence: str
     architecture: Architecture
-    wrappers: tuple[str, ...]  # the wrappers that this architecture can have: transformers, onnx
+    wrappers: tuple[str, ...]  # the wrappers that this architecture can have: transformers, custom
     canonical: CanonicalForm
     files: tuple[FileEntry, ...] = Field(min_length=1)
     adapter: AdapterManifest | None = None

@@ -6,7 +6,7 @@ from steps.common.hashing import total_size
 
 
 def summary_line(manifest: Manifest) -> str:
-    """Return one line: name, parameters, dtype, size, and the adapter if there is one."""
+    """Return one line: name, parameters, dtype, size, the adapter, and what the checkpoint cannot have."""
     facts, adapter = manifest.architecture, manifest.adapter
     line = (
         f"{manifest.origin.name}: {facts.parameters / 1e6:,.1f}M parameters, {facts.dtype}, "
@@ -14,8 +14,12 @@ def summary_line(manifest: Manifest) -> str:
     )
     if adapter:
         line += f", LoRA of rank {adapter.rank} on {', '.join(adapter.target_modules)}"
+    if len(manifest.wrappers) == 1:
+        line += f"; its only wrapper is {manifest.wrappers[0]}"
+    if not manifest.canonical.has_chat_template:
+        line += "; no chat template, so llm/v1/completions only"
     if ignored := manifest.canonical.ignored_files:
-        line += f"; ignored {len(ignored)} files: {ignored[0]}{', ...' if len(ignored) > 1 else ''}"
+        line += f"; ignored {', '.join(ignored[:2])}{f' and {len(ignored) - 2} more' if len(ignored) > 2 else ''}"
     return line
 
 

@@ -12,27 +12,33 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _BLOCK = 16 << 20  # bytes compared at a time
 # What training tools leave in the names of tensors when the wrapped model is saved, and who wraps it.
 _WRAPPED = {
-    "_orig_mod.": "torch.compile",
-    "base_model.model.": "peft",
-    "module.": "DataParallel or DeepSpeed",
-    "_fsdp_wrapped_module.": "FSDP",
+    r"(^|\.)_orig_mod\.": "torch.compile",
+    r"^base_model\.model\.|\.base_layer\.|\.lora_[AB]\.|\.modules_to_save\.": "peft",
+    r"^module\.": "DataParallel or DeepSpeed",
+    r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module)\.": "FSDP",
 }
-_PEFT = re.compile(r"\.base_layer\.|\.lora_[AB]\.")
-_QUANTISED_NAMES = {
-    "weight_scale": "compressed-tensors or FP8",
+# What quantising tools add to the names of tensors.
+_QUANTISED = {
+    "weight_scale": "FP8 or compressed-tensors",
+    "weight_scale_inv": "FP8",
+    "weight_packed": "compressed-tensors",
     "qweight": "GPTQ or AWQ",
-    "quant_state.bitsandbytes__nf4": "bitsandbytes",
     "absmax": "bitsandbytes",
+    "SCB": "bitsandbytes",
+    "quant_state.bitsandbytes__nf4": "bitsandbytes",
+    "quant_state.bitsandbytes__fp4": "bitsandbytes",
 }
 _UNQUANTISED = "give the unquantised checkpoint, in bfloat16, float16 or float32"
 
 
 def check_not_quantised(config: dict[str, Any]) -> None:
     """Raise StepError if config.json says that the weights are quantised."""
-    quantisation = config.get("quantization_config") or config.get("compression_config")
-    if quantisation:
-        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
-        raise StepError(f"the checkpoint is quantised by {method or 'an unknown method'} (config.json): {_UNQUANTISED}")
+    for field in ("quantization_config", "compression_config"):
+        if quantisation := config.get(field):
+            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+            raise StepError(
+                f"the checkpoint is quantised by {method or 'an unknown method'} (config.json, {field}): {_UNQUANTISED}"
+            )
 
 
 def check_weights(folder: Path, config: dict[str, Any], weights: Weights) -> None:
@@ -45,21 +51,24 @@ def check_weights(folder: Path, config: dict[str, Any], weights: Weights) -> Non
 
 def _check_names(weights: Weights) -> None:
     for name in weights.shapes:
-        tool = next((tool for prefix, tool in _WRAPPED.items() if name.startswith(prefix)), None)
-        if tool or _PEFT.search(name):
+        tool = next((tool for part, tool in _WRAPPED.items() if re.search(part, name)), None)
+        if tool:
             raise StepError(
-                f"the weights hold {name}, which the wrapper of {tool or 'peft'} left in the name: unwrap the model before "
+                f"the weights hold {name}, a name that {tool} gives a wrapped model: unwrap the model before "
                 "save_pretrained (model._orig_mod, model.module, or peft's merge_and_unload)"
             )
 
 
 def _check_dtypes(weights: Weights) -> None:
-    dtypes = [dtype for dtype in weights.dtypes if dtype not in _FLOATS]
-    for part, tool in _QUANTISED_NAMES.items():
-        if any(name.endswith(part) for name in weights.shapes):
-            raise StepError(f"the checkpoint is quantised by {tool} (the weights hold ...{part}): {_UNQUANTISED}")
-    if dtypes:
-        raise StepError(f"the weights hold values of dtype {', '.join(dtypes)}, so they are quantised: {_UNQUANTISED}")
+    """Raise StepError for a tensor that only a quantised checkpoint has. Integers outside of weights are buffers."""
+    for name, dtype in weights.dtypes.items():
+        last = next((part for part in _QUANTISED if name.endswith(f".{part}") or name == part), None)
+        if last:
+            raise StepError(
+                f"the checkpoint is quantised by {_QUANTISED[last]} (the weights hold {name}): {_UNQUANTISED}"
+            )
+        if dtype not in _FLOATS and name.endswith((".weight", ".bias")):
+            raise StepError(f"the checkpoint is quantised ({name} has the dtype {dtype}): {_UNQUANTISED}")
 
 
 def _check_tied_head(folder: Path, weights: Weights) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from steps.common.errors import StepError
+
 TASKS = ("llm/v1/chat", "llm/v1/completions")
 QUESTION = "What is the capital of France?"
 # Task -> the input example of the logged model: the input alone, or the input and its parameters.
@@ -10,3 +12,12 @@ INPUT_EXAMPLES: dict[str, Any] = {
     "llm/v1/completions": ({"prompt": f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n"}, {"max_tokens": 16}),
 }
 MAX_TOKENS = 256  # the longest answer, in tokens, if a request sets no limit
+
+
+def check_task(has_chat_template: bool, task: str) -> None:
+    """Raise StepError if a task needs the chat template that a checkpoint lacks."""
+    if task == "llm/v1/chat" and not has_chat_template:
+        raise StepError(
+            "task is 'llm/v1/chat', and the checkpoint has no chat template: give task=llm/v1/completions, or save the "
+            "tokenizer with a chat_template where the model was trained"
+        )

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from steps.checkpoint.canonical import canonical_form
-from steps.checkpoint.hub import Fetched, fetch
+from steps.checkpoint.headers import read_config
+from steps.checkpoint.hub import Fetched, fetch, read_hub_config
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest, Origin, verify
 from steps.checkpoint.merge import merge_adapter
 from steps.common.errors import StepError
@@ -39,8 +41,7 @@ def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedChec
         StepError: the run is not a finished fetch_model run, its manifest is damaged, the source is gone, or a file
             differs from the manifest.
     """
-    finished_run(step.client, parameter, run_id)
-    manifest = read_document(step.client, run_id, MANIFEST, Manifest)
+    manifest = read_manifest(step, parameter, run_id)
     source = _verified_folder(manifest, "source", run_id, step.console)
     folder = step.scratch / "checkpoint"
     canonical_form(source).write(source, folder)
@@ -48,6 +49,16 @@ def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedChec
         adapter = _verified_folder(manifest.adapter, "adapter", run_id, step.console)
         folder = _merged(folder, adapter, step.scratch / "merged", step.console)
     return VerifiedCheckpoint(folder, manifest)
+
+
+def read_manifest(step: Step, parameter: str, run_id: str) -> Manifest:
+    """Return the manifest of a fetch_model run.
+
+    Raises:
+        StepError: the run is not a finished fetch_model run, or its manifest is damaged.
+    """
+    finished_run(step.client, parameter, run_id)
+    return read_document(step.client, run_id, MANIFEST, Manifest)
 
 
 def bring(origin: Origin, parameter: str, console: Console) -> Fetched:
@@ -62,8 +73,21 @@ def bring(origin: Origin, parameter: str, console: Console) -> Fetched:
     if origin.kind == "folder":
         return Fetched(ROOT / origin.location)
     if origin.kind == "artifact":
-        return Fetched(_download_artifact(origin.location, parameter))
+        return Fetched(_artifact_folder(origin.location, parameter))
     return fetch(origin.location, origin.commit, console.bar_class(), adapter=parameter == "adapter")
+
+
+def read_source_config(origin: Origin) -> dict[str, Any]:
+    """Return config.json of a checkpoint, and bring no other file of it to this machine.
+
+    Raises:
+        StepError: there is no such file, or it is damaged, or the hub or the artifact store cannot be read.
+    """
+    if origin.kind == "folder":
+        return read_config(ROOT / origin.location)
+    if origin.kind == "hub":
+        return read_hub_config(origin.location, origin.commit)
+    return read_config(_download_artifact(f"{origin.location.rstrip('/')}/config.json", "source").parent)
 
 
 def _verified_folder(manifest: Manifest | AdapterManifest, parameter: str, run_id: str, console: Console) -> Path:
@@ -107,19 +131,23 @@ def _merged(folder: Path, adapter: Path, out: Path, console: Console) -> Path:
     return out
 
 
-def _download_artifact(uri: str, parameter: str) -> Path:
+def _artifact_folder(uri: str, parameter: str) -> Path:
     """Return the folder of an artifact URI. A store on a local disk returns its own folder.
 
     Raises:
         StepError: the URI names no folder, or the store cannot be read.
     """
+    folder = _download_artifact(uri, parameter)
+    if not folder.is_dir():
+        raise StepError(f"{parameter} {uri} is a file; expected a folder")
+    return folder
+
+
+def _download_artifact(uri: str, parameter: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except (MlflowException, OSError, ImportError) as error:
         raise StepError(f"{parameter} {uri} cannot be read: {' '.join(str(error).split())}") from None
-    if not folder.is_dir():
-        raise StepError(f"{parameter} {uri} is a file; expected a folder")
-    return folder

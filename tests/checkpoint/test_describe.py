@@ -6,7 +6,6 @@ import json
 import pytest
 
 from steps.checkpoint.describe import build_manifest
-from steps.checkpoint.headers import read_eos
 from steps.checkpoint.manifest import Architecture
 from steps.checkpoint.run_page import page_text, summary_line
 from steps.common.errors import StepError
@@ -51,7 +50,7 @@ def test_the_run_page_states_the_facts():
 
 
 def test_longrope_is_named(folder):
-    rope = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+    rope = {"type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
     edit_json(folder / "config.json", rope_scaling=rope)
     assert build_manifest(folder, ORIGIN).architecture.rope == "longrope"
 
@@ -68,12 +67,17 @@ def test_the_licence_is_read_from_the_header_of_the_model_card(folder, card, lic
     assert build_manifest(folder, ORIGIN).licence == licence
 
 
-def test_the_end_tokens_are_read_from_the_generation_config_first(folder):
-    assert read_eos(folder) == [3, 6]
+def test_the_end_tokens_are_the_union_of_what_the_files_name(folder):
+    edit_json(folder / "generation_config.json", eos_token_id=[6, 5])
+    edit_json(folder / "tokenizer_config.json", eos_token="<|user|>")
+    canonical = build_manifest(folder, ORIGIN).canonical
+    assert canonical.end_tokens == (6, 5, 3, 7)
+    assert canonical.end_token_sources == ("generation_config.json", "config.json", "the tokenizer")
+
+
+def test_a_file_without_end_tokens_is_no_source(folder):
     (folder / "generation_config.json").unlink()
-    assert read_eos(folder) == 3
-    (folder / "config.json").write_text("{}")
-    assert read_eos(folder) is None
+    assert build_manifest(folder, ORIGIN).canonical.end_token_sources == ("config.json", "the tokenizer")
 
 
 @pytest.mark.parametrize(
@@ -82,10 +86,10 @@ def test_the_end_tokens_are_read_from_the_generation_config_first(folder):
         ({"num_hidden_layers": 5}, "num_hidden_layers 5, but the weights hold 4"),
         ({"num_key_value_heads": 6}, "asks for model.layers.0.self_attn.qkv_proj.weight of 576 x 192.* have 384 x 192"),
         ({"intermediate_size": 400}, "asks for model.layers.0.mlp.gate_up_proj.weight of 800 x 192"),
-        ({"hidden_size": 200}, "hidden_size 200, but model.embed_tokens.weight is 768 x 192"),
+        ({"hidden_size": 198}, "hidden_size 198, but model.embed_tokens.weight is 768 x 192"),
         ({"model_type": "phi3small", "architectures": ["Phi3SmallForCausalLM"]}, "architecture Phi3SmallForCausalLM"),
         ({"architectures": ["Phi3ForSequenceClassification"]}, "not a causal language model"),
-        ({"max_position_embeddings": "long"}, "config.json has a wrong value for context_length .* valid integer"),
+        ({"max_position_embeddings": "long"}, "max_position_embeddings is 'long'; expected a whole number"),
     ],
 )
 def test_a_config_that_is_damaged_unsupported_or_contradicts_the_weights_is_refused(folder, changes, message):

@@ -50,10 +50,10 @@ def test_text_that_is_not_json_is_refused():
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [], {"format": 1, "files": []}, {"schema_version": 1}, {"schema_version": "2"}]
+    "content", [{}, [], {"format": 1, "files": []}, {"schema_version": 2}, {"schema_version": "3"}]
 )
 def test_a_manifest_of_another_version_is_refused(content):
-    with pytest.raises(StepError, match=f"^{NAME} has schema_version (None|1|2); .* reads 2: {AGAIN}"):
+    with pytest.raises(StepError, match=f"^{NAME} has schema_version (None|2|3); .* reads 3: {AGAIN}"):
         Manifest.parse(json.dumps(content), NAME)
 
 

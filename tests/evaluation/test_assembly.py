@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.checkpoint.manifest import Architecture, Manifest, Origin
+from steps.checkpoint.manifest import Architecture, CanonicalForm, Manifest, Origin
 from steps.common.errors import StepError
 from steps.common.hashing import FileEntry
 from steps.evaluation.assembly import Findings, Interview, Origins, assemble
@@ -46,6 +46,15 @@ CHECKPOINT = Manifest(
         rope="default",
         partial_rotary_factor=1.0,
         tied_embeddings=False,
+    ),
+    wrappers=("transformers", "custom"),
+    canonical=CanonicalForm(
+        changes=(),
+        ignored_files=(),
+        end_tokens=(1,),
+        end_token_sources=("config.json",),
+        has_chat_template=True,
+        builds_tokenizer=False,
     ),
     files=(FileEntry(path="config.json", size=1, sha256="0" * 64),),
 )

@@ -88,8 +88,8 @@ def test_a_tokenizer_that_cannot_be_read_fails_main_with_the_cause_of_the_step(l
     (local.root / "params" / "broken.yaml").write_text(profile.replace("params/tiny-phi3", "params/broken"))
     (folder / "tokenizer.json").write_text("{}")
     result = local.run_module("main", profile="broken", steps="fetch_model,convert_onnx")
-    assert_refused(local, result, "main: convert_onnx failed (run ")
-    (run_id,) = re.findall(r"convert_onnx failed \(run ([0-9a-f]{32})", result.err)
+    assert_refused(local, result, "main: fetch_model failed (run ")
+    (run_id,) = re.findall(r"fetch_model failed \(run ([0-9a-f]{32})", result.err)
     run = local.client.get_run(run_id)
     assert run.info.status == "FAILED"
     assert run.data.tags["error"]
