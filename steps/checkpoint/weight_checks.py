@@ -61,12 +61,13 @@ def _check_names(weights: Weights) -> None:
 
 def _check_dtypes(weights: Weights) -> None:
     """Raise StepError for a tensor that only a quantised checkpoint has. Integers outside of weights are buffers."""
-    for name, dtype in weights.dtypes.items():
-        last = next((part for part in _QUANTISED if name.endswith(f".{part}") or name == part), None)
-        if last:
+    for name in weights.shapes:
+        part = next((part for part in _QUANTISED if name.endswith(f".{part}")), None)
+        if part:
             raise StepError(
-                f"the checkpoint is quantised by {_QUANTISED[last]} (the weights hold {name}): {_UNQUANTISED}"
+                f"the checkpoint is quantised by {_QUANTISED[part]} (the weights hold {name}): {_UNQUANTISED}"
             )
+    for name, dtype in weights.dtypes.items():
         if dtype not in _FLOATS and name.endswith((".weight", ".bias")):
             raise StepError(f"the checkpoint is quantised ({name} has the dtype {dtype}): {_UNQUANTISED}")
 
