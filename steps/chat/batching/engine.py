@@ -26,11 +26,11 @@ class Engine:
         """Load a folder that has a genai_config.json.
 
         Raises:
-            MlflowException: the execution provider is not available.
+            MlflowException: the execution provider is not available, or the chat template is not valid Jinja.
         """
         folder, self.settings = Path(folder), settings or Settings()
         self.threads = self.settings.threads or usable_cpus()
-        self.tokenizer = ChatTokenizer(folder)
+        self.tokenizer = ChatTokenizer(folder, self.settings.special_tokens_in_text)
         # Twice as many rows as active sequences: the others hold finished sequences for reuse.
         session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
         self.context_length = session.graph.context_length
@@ -73,7 +73,7 @@ class Engine:
         self._check_length(prompt)
         constraint = None if sampling.response_format is None else self._constraints.compile(sampling.response_format)
         sampler = Sampler(sampling, choice, constraint)
-        text = TextStream(self.tokenizer.stream_decoder(), sampling.stop, strip)
+        text = TextStream(self.tokenizer.stream_decoder(continues=not strip), sampling.stop, strip)
         generation = Generation(prompt, sampling, sampler, text, self.settings.timeout, stream)
         self._scheduler.submit(generation, wait)
         return generation

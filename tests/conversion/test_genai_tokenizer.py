@@ -1,9 +1,9 @@
-"""The stub model that gives onnxruntime-genai's tokenizer."""
+"""The stub model that makes onnxruntime-genai's tokenizer."""
 
 import onnx
 import pytest
 
-from steps.chat.runtime.tokenizer import _STUB
+from steps.conversion.genai_tokenizer import _STUB
 
 pytestmark = pytest.mark.model
 
