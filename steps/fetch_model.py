@@ -9,7 +9,7 @@ import time
 
 from steps.checkpoint.adapter import check_adapter_files, read_adapter_config
 from steps.checkpoint.checks import architecture_of, check_convertible, check_usable, wrappers_of
-from steps.checkpoint.describe import build_adapter_manifest, build_manifest
+from steps.checkpoint.describe import build_adapter_manifest, build_manifest, check_settings
 from steps.checkpoint.hub import Fetched, resolve_commit
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest
 from steps.checkpoint.run_page import page_text, summary_line
@@ -76,6 +76,8 @@ def fetch_model(step: Step, source: str, revision: str, adapter: str) -> None:
     with step.console.phase(f"fetching {checkpoint_source.name}"):
         origin = checkpoint_source.origin(revision)
         fetched = bring(origin, "source", step.console)
+        if origin.kind != "hub":  # a hub's were checked before its weights were downloaded
+            check_settings(fetched.folder)
     with step.console.bar_class()(unit="B", unit_scale=True, desc="hashing") as bar:
         manifest = build_manifest(fetched.folder, origin, bar.update)
     _check_stated(fetched, manifest)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.chat.runtime.chat_template import turn_end_token
 from steps.checkpoint.canonical_config import translate_config, translate_generation
 from steps.checkpoint.canonical_tokenizer import (
     SPECIAL_TOKENS,
@@ -77,13 +78,17 @@ class Canonical:
                 (target / name).symlink_to((source / name).resolve())
 
 
-def canonical_form(folder: Path) -> Canonical:
+def canonical_form(folder: Path, end_tokens: EndTokens | None = None) -> Canonical:
     """Return the canonical form of the checkpoint in a folder.
+
+    Args:
+        end_tokens: what the manifest states; None to find the end tokens, for which the chat template is rendered.
+            Before that it must have passed check_chat_template (template_check.py).
 
     Raises:
         StepError: a file is damaged or can name code, or the checkpoint has no tokenizer.
     """
-    settings = read_settings(folder)
+    settings = read_settings(folder, end_tokens)
     weights = [file.name for file in weight_files(folder)]
     if weights != [SINGLE]:
         weights.append(INDEX)
@@ -92,8 +97,11 @@ def canonical_form(folder: Path) -> Canonical:
     return Canonical(settings, tuple(weights), tuple(name for name in ignored if name not in weights))
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path, end_tokens: EndTokens | None = None) -> Settings:
     """Return the canonical form of a checkpoint without its weights, which the folder need not have.
+
+    Args:
+        end_tokens: as in `canonical_form`.
 
     Raises:
         StepError: a file is damaged or can name code, or the checkpoint has no tokenizer.
@@ -109,11 +117,13 @@ def read_settings(folder: Path) -> Settings:
             written[name] = _json_text(translated.content)
     tokenizer, built = _tokenizer(folder, linked, written)
     generation_file = find_json_object(folder / GENERATION)
-    end_tokens = find_end_tokens(
+    has_template = TEMPLATE in linked or bool(tokenizer_config.content.get("chat_template"))
+    end_tokens = end_tokens or find_end_tokens(
         generation_file,
         config.content,
         tokenizer,
         end_token_text(tokenizer_config.content, special_tokens.content),
+        turn_end_token(folder) if has_template else None,
     )
     generation = translate_generation(generation_file, config.content, end_tokens.ids)
     written[GENERATION] = _json_text(generation.content)
@@ -124,7 +134,7 @@ def read_settings(folder: Path) -> Settings:
         changes=(*config.changes, *generation.changes, *tokenizer_config.changes, *special_tokens.changes),
         tokenizer=tokenizer,
         end_tokens=end_tokens,
-        has_chat_template=TEMPLATE in linked or bool(tokenizer_config.content.get("chat_template")),
+        has_chat_template=has_template,
         builds_tokenizer=bool(built),
     )
 

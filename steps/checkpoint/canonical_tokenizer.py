@@ -90,6 +90,14 @@ def _check_special_tokens(content: dict[str, Any], file: str) -> None:
         raise StepError(
             f"{file}: extra_special_tokens is {content['extra_special_tokens']!r:.80}; expected tokens: {_AGAIN}"
         )
+    template = content.get("chat_template") or ""
+    named = template if isinstance(template, list) else []
+    if not isinstance(template, str) and not (
+        named and all(isinstance(one, dict) and {"name", "template"} <= set(one) for one in named)
+    ):
+        raise StepError(
+            f"{file}: chat_template is {template!r:.80}; expected a template, or a list of named ones: {_AGAIN}"
+        )
     decoder = content.get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict) or not all(
         key.isdigit() and isinstance(value, dict) and isinstance(value.get("content"), str)

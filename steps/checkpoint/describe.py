@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from steps.checkpoint.adapter import ADAPTER_FILES
 from steps.checkpoint.adapter_checks import check_adapter
-from steps.checkpoint.canonical import canonical_form
+from steps.checkpoint.canonical import canonical_form, read_settings
 from steps.checkpoint.checks import check_config, check_files, check_usable, is_allowed, wrappers_of
 from steps.checkpoint.headers import Weights, read_config, read_weights
 from steps.checkpoint.manifest import AdapterManifest, Architecture, CanonicalForm, Manifest, Origin
+from steps.checkpoint.template_check import check_chat_template
 from steps.checkpoint.tokenizer_file import check_vocabulary
 from steps.checkpoint.weight_checks import check_weights
 from steps.common.errors import StepError
@@ -21,8 +22,18 @@ from steps.common.hashing import describe_files
 _LICENCE_FIELD = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 
 
+def check_settings(folder: Path) -> None:
+    """Raise StepError if the files of a checkpoint beside its weights show that it cannot be used.
+
+    The chat template is tried in a process of its own first, because reading the settings renders it.
+    """
+    check_usable(read_config(folder))
+    check_chat_template(folder)
+    read_settings(folder)
+
+
 def build_manifest(folder: Path, origin: Origin, progress: Callable[[int], object] = lambda count: None) -> Manifest:
-    """Describe the checkpoint in a folder.
+    """Describe the checkpoint in a folder, after `check_settings`.
 
     Args:
         origin: where the folder's files come from.

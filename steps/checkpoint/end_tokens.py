@@ -20,25 +20,34 @@ class EndTokens:
 
 
 def find_end_tokens(
-    generation: dict[str, Any], config: dict[str, Any], tokenizer: "Tokenizer", tokenizer_end: str | None
+    generation: dict[str, Any],
+    config: dict[str, Any],
+    tokenizer: "Tokenizer",
+    tokenizer_end: str | None,
+    template_end: str | None,
 ) -> EndTokens:
-    """Return the union of the end tokens that generation_config.json, config.json and the tokenizer name.
+    """Return the union of the end tokens that the files of a checkpoint name.
 
-    vLLM ends an answer at any of them too (vllm/config/model.py, try_get_generation_config; the tokenizer's EOS).
+    vLLM ends an answer at those of generation_config.json, config.json and the tokenizer too (vllm/config/model.py,
+    try_get_generation_config; the tokenizer's EOS). Where none of them names the token that ends a turn, the chat
+    template still writes it after each answer, and so does a model that was trained on it.
 
     Args:
         generation: the content of generation_config.json; empty if there is no file.
         config: the content of config.json.
         tokenizer_end: the text of the end token that the tokenizer's config files state.
+        template_end: the text of the token with which the chat template ends a turn of the assistant.
 
     Raises:
         StepError: no file names an end token, or a value is not a token ID.
     """
     of_tokenizer = tokenizer.token_to_id(tokenizer_end) if tokenizer_end else None
+    of_template = tokenizer.token_to_id(template_end) if template_end else None
     named = {
         GENERATION: _ids(generation.get("eos_token_id"), GENERATION),
         "config.json": _ids(config.get("eos_token_id"), "config.json"),
         "the tokenizer": () if of_tokenizer is None else (of_tokenizer,),
+        "the chat template": () if of_template is None else (of_template,),
     }
     ids = tuple(dict.fromkeys(token for tokens in named.values() for token in tokens))
     if not ids:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.checkpoint.adapter import ADAPTER_FILES, ADAPTER_WEIGHTS, check_adapter_files, read_adapter_config
-from steps.checkpoint.canonical import read_settings
 from steps.checkpoint.checks import ADAPTER_CONFIG, ALLOWED, check_files, check_usable, is_allowed
+from steps.checkpoint.describe import check_settings
 from steps.checkpoint.headers import read_config, weight_names
 from steps.common.disk import need_space
 from steps.common.errors import StepError
@@ -61,7 +61,7 @@ _CHECKPOINT = _Kind(
     ALLOWED,
     check_files,
     lambda folder: check_usable(read_config(folder)),
-    read_settings,
+    check_settings,
     weight_names,
 )
 _ADAPTER = _Kind(

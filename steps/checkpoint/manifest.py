@@ -59,7 +59,7 @@ class CanonicalForm(Part):
     changes: tuple[str, ...]  # in words
     ignored_files: tuple[str, ...]  # files of the source that have no part in the checkpoint
     end_tokens: tuple[int, ...]  # token IDs that end an answer
-    end_token_sources: tuple[str, ...]  # the files that name them
+    end_token_sources: tuple[str, ...]  # the files that name them, or "the tokenizer" or "the chat template"
     has_chat_template: bool
     builds_tokenizer: bool  # whether transformers builds tokenizer.json from an older format
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.checkpoint.canonical import canonical_form
+from steps.checkpoint.end_tokens import EndTokens
 from steps.checkpoint.headers import read_config
 from steps.checkpoint.hub import Fetched, fetch, read_hub_config
 from steps.checkpoint.manifest import MANIFEST, AdapterManifest, Manifest, Origin, verify
@@ -44,7 +45,8 @@ def verified_checkpoint(step: Step, parameter: str, run_id: str) -> VerifiedChec
     manifest = read_manifest(step, parameter, run_id)
     source = _verified_folder(manifest, "source", run_id, step.console)
     folder = step.scratch / "checkpoint"
-    canonical_form(source).write(source, folder)
+    end_tokens = EndTokens(manifest.canonical.end_tokens, manifest.canonical.end_token_sources)
+    canonical_form(source, end_tokens).write(source, folder)
     if manifest.adapter:
         adapter = _verified_folder(manifest.adapter, "adapter", run_id, step.console)
         folder = _merged(folder, adapter, step.scratch / "merged", step.console)

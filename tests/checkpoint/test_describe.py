@@ -72,12 +72,25 @@ def test_the_end_tokens_are_the_union_of_what_the_files_name(folder):
     edit_json(folder / "tokenizer_config.json", eos_token="<|user|>")
     canonical = build_manifest(folder, ORIGIN).canonical
     assert canonical.end_tokens == (6, 5, 3, 7)
-    assert canonical.end_token_sources == ("generation_config.json", "config.json", "the tokenizer")
+    assert canonical.end_token_sources == (
+        "generation_config.json",
+        "config.json",
+        "the tokenizer",
+        "the chat template",
+    )
 
 
 def test_a_file_without_end_tokens_is_no_source(folder):
     (folder / "generation_config.json").unlink()
+    (folder / "chat_template.jinja").unlink()
     assert build_manifest(folder, ORIGIN).canonical.end_token_sources == ("config.json", "the tokenizer")
+
+
+def test_the_token_with_which_the_chat_template_ends_a_turn_ends_an_answer(folder):
+    (folder / "generation_config.json").unlink()
+    canonical = build_manifest(folder, ORIGIN).canonical
+    assert canonical.end_tokens == (3, 6)
+    assert canonical.end_token_sources == ("config.json", "the tokenizer", "the chat template")
 
 
 @pytest.mark.parametrize(

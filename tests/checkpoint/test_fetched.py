@@ -43,6 +43,7 @@ FETCHED = {
     "file_beside_index": "ignored model.safetensors",
     "tokenizer_knows_the_end": "1.7M parameters",
     "vocabulary_and_merges": "1.7M parameters",
+    "no_generation_config": "1.7M parameters",
     "no_chat_template": "no chat template, so llm/v1/completions only",
     "tied_with_equal_head": "1.7M parameters",
     "byte_order_marks": "1.7M parameters",
@@ -87,7 +88,7 @@ def test_the_manifest_says_which_end_tokens_hold_and_who_names_them(local, tmp_p
     assert fetch(local, tmp_path, "tokenizer_knows_the_end").code == 0
     canonical = manifest_of(local).canonical
     assert canonical.end_tokens == (3, 6)
-    assert canonical.end_token_sources == ("config.json", "the tokenizer")
+    assert canonical.end_token_sources == ("config.json", "the tokenizer", "the chat template")
 
 
 def test_the_manifest_lists_the_files_that_count_and_no_other(local, tmp_path):

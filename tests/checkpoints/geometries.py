@@ -8,6 +8,21 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "phi-3-mini": dict(num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096),
     "phi-3-medium": dict(num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=4096),
     "phi-3-mini-128k": dict(num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=131072),
+    "phi-3-medium-128k": dict(num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=131072),
+    "phi-4": dict(
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=16384,
+        original_max_position_embeddings=16384,
+        rope_theta=250000.0,
+    ),
+    "phi-4-reasoning": dict(
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=32768,
+        original_max_position_embeddings=32768,
+        rope_theta=500000.0,
+    ),
     "phi-4-mini": dict(
         num_attention_heads=6,
         num_key_value_heads=2,
@@ -19,12 +34,29 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 }
 ORIGINAL_LENGTH = 4096  # tokens from which on LongRoPE's long factors hold; onnxruntime-genai supports no other value
 HEAD_SIZE = 64
+LONGROPE = [
+    name
+    for name, fields in GEOMETRIES.items()
+    if fields["max_position_embeddings"] != fields.get("original_max_position_embeddings", ORIGINAL_LENGTH)
+]
 
 # The fields of the published config.json files that differ from GEOMETRIES, for measuring speed and memory.
 _MINI: dict[str, Any] = dict(hidden_size=3072, intermediate_size=8192)
+_PHI4: dict[str, Any] = dict(
+    hidden_size=5120,
+    intermediate_size=17920,
+    num_attention_heads=40,
+    num_key_value_heads=10,
+    vocab_size=100352,
+)
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "phi-4": _PHI4,
+    "phi-4-reasoning": _PHI4,
     "phi-3-mini": dict(_MINI, num_attention_heads=32, num_key_value_heads=32, vocab_size=32064),
     "phi-3-medium": dict(
+        hidden_size=5120, intermediate_size=17920, num_attention_heads=40, num_key_value_heads=10, vocab_size=32064
+    ),
+    "phi-3-medium-128k": dict(
         hidden_size=5120, intermediate_size=17920, num_attention_heads=40, num_key_value_heads=10, vocab_size=32064
     ),
     "phi-3-mini-128k": dict(_MINI, num_attention_heads=32, num_key_value_heads=32, vocab_size=32064),
@@ -69,7 +101,7 @@ def _config_fields(geometry: str, changes: dict[str, Any]) -> dict[str, Any]:
     fields |= GEOMETRIES[geometry] | changes
     fields.setdefault("hidden_size", HEAD_SIZE * fields["num_attention_heads"])
     fields.setdefault("intermediate_size", 2 * fields["hidden_size"])
-    if fields["max_position_embeddings"] != ORIGINAL_LENGTH:
+    if fields["max_position_embeddings"] != fields["original_max_position_embeddings"]:
         head_size = fields["hidden_size"] // fields["num_attention_heads"]
         factors = int(head_size * fields.get("partial_rotary_factor", 1.0)) // 2
         fields["rope_scaling"] = {

@@ -54,7 +54,7 @@ def write_tensors(file: Path, tensors: dict[str, Values]) -> None:
 
 def write_shards(folder: Path, tensors: dict[str, Values], count: int) -> None:
     """Write tensors in `count` files and an index, as save_pretrained names them."""
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
         names = sorted(tensors)[number::count]

@@ -14,12 +14,11 @@ from steps.conversion.mapped_model import float32_logits, open_model
 from steps.conversion.options import parse_choice
 from steps.conversion.runtime_limits import known_limits
 from tests.checkout import TINY
-from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH, make_checkpoint
+from tests.checkpoints.geometries import GEOMETRIES, LONGROPE, ORIGINAL_LENGTH, make_checkpoint
 
 pytestmark = pytest.mark.model
 
 TOLERANCE = 1e-4
-LONGROPE = [name for name, fields in GEOMETRIES.items() if fields["max_position_embeddings"] > ORIGINAL_LENGTH]
 LENGTHS = {name: (1, 7, 64, *((4096, 4097, 4200) if name in LONGROPE else (2000,))) for name in GEOMETRIES}
 EXPORTERS = ("genai", "optimum")
 _LOGITS: dict[tuple, np.ndarray] = {}

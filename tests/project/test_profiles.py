@@ -18,7 +18,19 @@ SHIPPED = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
 
 
 def test_these_profiles_are_shipped():
-    assert SHIPPED == ["phi-3-medium-4k", "phi-3-mini-128k", "phi-3-mini-4k", "phi-3.5-mini", "phi-4-mini", "tiny"]
+    assert SHIPPED == [
+        "phi-3-medium-128k",
+        "phi-3-medium-4k",
+        "phi-3-mini-128k",
+        "phi-3-mini-4k",
+        "phi-3.5-mini",
+        "phi-4",
+        "phi-4-mini",
+        "phi-4-mini-reasoning",
+        "phi-4-reasoning",
+        "phi-4-reasoning-plus",
+        "tiny",
+    ]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
