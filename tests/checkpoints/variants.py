@@ -179,6 +179,7 @@ def no_generation_config(folder: Path) -> None:
 @_variant
 def no_end_token(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
+    (folder / "chat_template.jinja").unlink()
     drop(folder / "config.json", "eos_token_id")
     drop(folder / "tokenizer_config.json", "eos_token")
 
