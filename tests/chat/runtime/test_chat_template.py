@@ -23,7 +23,7 @@ FEATURES = [
     "{{ strftime_now('%Y') | int > 2000 }}{{ documents is none }}{{ add_generation_prompt }}{{ missing is defined }}",
     "{% set ns = namespace(x='a') %}{% set ns.x = ns.x ~ 1 ~ none ~ messages %}{{ ns.x }}{{ 'a' + 'b' * 3 }}",
     "{% macro m(x) %}[{{ x }}]{% endmacro %}{{ m('a') }}{{ ['a', 'b'] | join(', ') }}{{ 'a' | center(9) | indent }}",
-    "{{ '{:>5}'.format('x') }}{{ 'a b'.split(' ') }}{{ 'x'.rjust(4) }}{{ '%05d' % 7 }}{{ 'aXb' | replace('X', 'Y') }}{{ 10 ** 9 }}",
+    "{{ '{:>5}'.format('x') }}{{ 'a b'.split(' ') }}{{ 'x'.rjust(4) }}{{ '%05d' % 7 }}{{ 'aXb' | replace('X', 'Y') }}",
 ]
 ENDLESS = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
