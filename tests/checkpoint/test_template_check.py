@@ -1,0 +1,43 @@
+"""The check of a checkpoint's chat template in a process of its own."""
+
+import pytest
+
+from steps.checkpoint.template_check import check_chat_template
+from steps.common.errors import StepError
+from tests.checkout import TINY
+
+pytestmark = pytest.mark.model
+
+
+def test_the_shipped_template_and_a_folder_without_one_pass(tmp_path):
+    check_chat_template(TINY)
+    check_chat_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("{% if %}", "cannot be read: Expected an expression"),
+        ("{{ raise_exception('not for you') }}", "rejected them: not for you"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end"),
+        ("{{ 'x' * 10 ** 10 }}", "exceeds a limit"),
+    ],
+)
+def test_a_bad_template_is_one_line_with_the_cause(tmp_path, source, cause):
+    (tmp_path / "chat_template.jinja").write_text(source)
+    with pytest.raises(StepError, match=cause) as refused:
+        check_chat_template(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_no_limit_inside_the_process_stops_is_killed(tmp_path):
+    nested = "{% set n = namespace(x=['a']) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(nested + "{{ n.x | string }}")
+    with pytest.raises(StepError, match="does not end within 15 s|MiB of memory"):
+        check_chat_template(tmp_path, seconds=15)
+
+
+def test_a_damaged_file_is_named_as_damaged(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(StepError, match="its file is damaged"):
+        check_chat_template(tmp_path)
