@@ -87,7 +87,7 @@ class Conversion(Document):
         unread = ("its weights could not be read back, see conversion.json",) if check.unreadable else ()
         line = (
             f"{self.precision} by {self.exporter}, {size_text(self.size_bytes)}, "
-            f"{check.equal} of {check.tokens} first tokens as in PyTorch, KL {rounding.kl_mean:g} nats and "
-            f"{rounding.same_top:.0%} of top tokens on {rounding.tokens} tokens of text"
+            f"{check.equal} of {check.tokens} first tokens as in PyTorch, KL {rounding.kl_mean:g}, "
+            f"same top token {rounding.same_top:.0%}"
         )
         return "; ".join([line, *self.notes, *unread])

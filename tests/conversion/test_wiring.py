@@ -71,8 +71,8 @@ def test_a_tied_embedding_that_blocks_do_not_divide_is_kept_apart(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "phi-3-mini", TINY, **fields)
     facts = convert(checkpoint, tmp_path / "onnx", parse_choice("genai", "int4", "block_size=128", "cpu"))
     assert facts.notes == (
-        "the tied embedding is a matrix of its own, because onnxruntime-genai cannot share it with blocks of 128 in rows "
-        "of 576",
+        "the tied embedding is a matrix of its own, because onnxruntime-genai cannot share it with blocks of 128 in "
+        "rows of 576",
     )
     check, _ = check_conversion(checkpoint, tmp_path / "onnx", "int4", TEXT, 5)
     assert check.unreadable == "" and check.logit_error < 5e-5
