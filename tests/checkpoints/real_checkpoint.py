@@ -23,7 +23,7 @@ _JOINED = {  # the matrix of Phi-3 -> Llama's matrices, one below the other
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
-_TIMEOUT = 300  # seconds
+_TIMEOUT = 900  # seconds
 
 
 class NoPackagesError(Exception):
