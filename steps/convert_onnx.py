@@ -5,14 +5,15 @@ from pathlib import Path
 
 from steps.checkpoint.checks import check_convertible
 from steps.checkpoint.hub import stay_offline
-from steps.common.disk import need_space, size_text
+from steps.common.disk import need_space
 from steps.common.errors import StepError
 from steps.common.hashing import describe_files, total_size
 from steps.conversion.convert import ConversionFacts, convert
-from steps.conversion.logits_check import compare_first_tokens
-from steps.conversion.options import ConversionOptions, estimated_size, parse_choice
+from steps.conversion.logits_check import check_conversion
+from steps.conversion.options import ConversionOptions, estimated_size, parse_choice, parse_max_kl
 from steps.conversion.record import CONVERSION, Conversion, ConvertedCheckpoint
 from steps.conversion.tokenizer_check import compare_tokenizers
+from steps.project.mlproject import ROOT
 from steps.runs.artifacts import check_run_id, local_store
 from steps.runs.checkpoint_input import read_manifest, verified_checkpoint
 from steps.runs.entry_point import run_entry_point
@@ -23,11 +24,14 @@ def check(params: dict[str, str]) -> None:
     """Raise StepError for parameters that cannot be right, before any work."""
     check_run_id("checkpoint_run", params["checkpoint_run"])
     parse_choice(params["exporter"], params["precision"], params["options"], params["device"])
+    parse_max_kl(params["max_kl"])
 
 
-def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str) -> None:
+def convert_onnx(
+    step: Step, checkpoint_run: str, exporter: str, precision: str, options: str, device: str, max_kl: str
+) -> None:
     """Convert into the scratch folder, compare the converted model with the checkpoint, then log it."""
-    choice = parse_choice(exporter, precision, options, device)
+    choice, limit = parse_choice(exporter, precision, options, device), parse_max_kl(max_kl)
     fetched = read_manifest(step, "checkpoint_run", checkpoint_run)
     check_convertible(fetched.architecture.architecture, fetched.wrappers)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
@@ -40,9 +44,10 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
 
     out = step.scratch / "onnx"
     facts = _convert(step, folder, out, choice)
-    with step.console.phase("comparing its tokenizer and first tokens with the checkpoint's"):
+    with step.console.phase("comparing its tokenizer, weights and logits with the checkpoint's"):
         tokenizer = compare_tokenizers(folder, out)
-        logits = compare_first_tokens(folder, out, precision)
+        text = (ROOT / "params/texts/general.txt").read_text(encoding="utf-8")
+        logits, rounding = check_conversion(folder, out, precision, text, limit)
     files = describe_files(out, sorted(file.name for file in out.iterdir() if file.is_file()))
     conversion = Conversion(
         checkpoint=ConvertedCheckpoint(run=checkpoint_run, **manifest.origin.model_dump()),
@@ -50,6 +55,7 @@ def convert_onnx(step: Step, checkpoint_run: str, exporter: str, precision: str,
         **vars(facts),
         tokenizer=tokenizer,
         check=logits,
+        rounding=rounding,
         files=files,
         size_bytes=total_size(files),
     )
@@ -85,12 +91,8 @@ def _convert(step: Step, folder: Path, out: Path, choice: ConversionOptions) -> 
 
 def _summarise(step: Step, conversion: Conversion) -> None:
     """Print the step's line, and describe the run on its page."""
-    check, limits = conversion.check, conversion.limits
-    line = (
-        f"{conversion.precision} by {conversion.exporter}, {size_text(conversion.size_bytes)}, "
-        f"{check.equal} of {check.tokens} first tokens as in PyTorch"
-        f"{'; has known limits, see its page' if limits else ''}"
-    )
+    limits = conversion.limits
+    line = f"{conversion.summary}{'; has known limits, see its page' if limits else ''}"
     notes = "".join(f"\n\nKnown limit of onnxruntime-genai, not of wrap_custom's model: {limit}" for limit in limits)
     if differences := conversion.tokenizer.genai_differences:
         notes += (

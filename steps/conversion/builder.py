@@ -35,7 +35,7 @@ def build(
     architecture = config["architectures"][0]
     streamed = choice.streamed and architecture in ARCHITECTURES
     options = {name: value for name, value in choice.options.items() if name != "stock"}
-    options = with_separate_embedding(options, choice.precision, bool(config.get("tie_word_embeddings")))
+    options = with_separate_embedding(options, choice.precision, config)
     check_blocks(options, choice.precision, config)
     pairs = [f"{name}={value}" for name, value in options.items()]
     arguments = ("", str(folder), str(out), choice.precision, choice.device, str(out.parent / "builder-cache"))
@@ -60,8 +60,8 @@ def build(
         ) from error
 
 
-def with_separate_embedding(options: dict[str, str], precision: str, tied: bool) -> dict[str, str]:
-    """Return the options, with shared_embeddings=false added if the builder cannot share the matrix of a tied model.
+def separate_embedding_cause(options: dict[str, str], precision: str, config: dict[str, Any]) -> str:
+    """Return why the builder cannot share the matrix of a tied model, in words; empty if it can, or need not.
 
     onnxruntime-genai 0.15.2 shares the quantised matrix between the embedding and the head of a tied model. It then
     looks for the matrix under a wrong name, and ONNX Runtime rejects the graph:
@@ -69,23 +69,31 @@ def with_separate_embedding(options: dict[str, str], precision: str, tied: bool)
     - in int8
     - in int4 with the default algorithm, if the matrix is asymmetric or the head is in int8
 
-    In the QDQ format the quantiser fails.
-
-    Args:
-        tied: whether the embedding and the head are one matrix.
-
-    Raises:
-        StepError: the options ask for a shared matrix in one of these cases.
+    If the hidden size is no multiple of the block size, ONNX Runtime fails in a Reshape: the embedding takes the matrix
+    without the padding of its last blocks. In the QDQ format the quantiser fails.
     """
+    if not config.get("tie_word_embeddings") or options.get("shared_embeddings") == "false":
+        return ""
     default = precision == "int4" and options.get("algo_config", "default") == "default"
+    hidden_size, block_size = config["hidden_size"], int(options.get("block_size", "32"))
     causes = {
         "precision int8": precision == "int8",
         "is_symmetric=false": default and options.get("is_symmetric") == "false",
         "last_matmul:int8": default and "last_matmul:int8" in options.get("matmul_mixed_precision", ""),
         "use_qdq=true": options.get("use_qdq") == "true",
+        f"blocks of {block_size} in rows of {hidden_size}": precision == "int4" and hidden_size % block_size != 0,
     }
-    cause = next((cause for cause, applies in causes.items() if applies), None)
-    if not tied or not cause:
+    return next((cause for cause, applies in causes.items() if applies), "")
+
+
+def with_separate_embedding(options: dict[str, str], precision: str, config: dict[str, Any]) -> dict[str, str]:
+    """Return the options, with shared_embeddings=false added if the builder cannot share the matrix of a tied model.
+
+    Raises:
+        StepError: the options ask for a shared matrix that the builder cannot share.
+    """
+    cause = separate_embedding_cause(options, precision, config)
+    if not cause:
         return options
     if options.get("shared_embeddings") == "true":
         raise StepError(

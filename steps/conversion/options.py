@@ -1,5 +1,6 @@
 """Which exporter, precision, device and options go together. A wrong choice is refused before any work."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -94,6 +95,17 @@ def parse_choice(exporter: str, precision: str, options: str, device: str) -> Co
             "or use precision int4"
         )
     return ConversionOptions(exporter, precision, parsed, device)
+
+
+def parse_max_kl(text: str) -> float:
+    """Return the parameter max_kl as nats. Raise StepError if it is not a number above 0."""
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise StepError(f"max_kl is {text!r}; expected a number of nats above 0, such as 5")
+    return limit
 
 
 def _parse_options(exporter: str, text: str) -> dict[str, str]:

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
         def make_initializer(self, tensor: Any, /, name: str, to: ir.DataType | None = None) -> None: ...
 
+        weights: Any  # the PyTorch model
+
         def make_packed_matmul_float_class(self, q_matmul: Any, k_matmul: Any, v_matmul: Any, **kwargs: Any) -> Any: ...
 
         def to_nbits(self) -> ir.Model: ...
@@ -96,6 +98,10 @@ class _StreamingModel(_BuilderModel):
         """Return the checkpoint memory-mapped. The builder loads it as float32."""
         del input_path  # the builder has stored it as model_name_or_path
         return open_model(Path(self.model_name_or_path))
+
+    def has_lm_head(self, module: torch.nn.Module) -> bool:
+        """Return whether a module is the head. The builder takes any linear layer as wide as the vocabulary for it."""
+        return module is self.weights.get_output_embeddings()
 
     def make_packed_matmul_float_class(self, q_matmul: Any, k_matmul: Any, v_matmul: Any, **kwargs: Any) -> Any:
         """Return the three weights as one, without a copy.

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.common.hashing import describe_files, total_size
-from steps.conversion.record import Conversion, ConvertedCheckpoint, LogitsCheck, TokenizerCheck
+from steps.conversion.record import Conversion, ConvertedCheckpoint, LogitsCheck, Rounding, TokenizerCheck
 
 
 def conversion_of(folder: Path, **fields: Any) -> Conversion:
@@ -18,13 +18,24 @@ def conversion_of(folder: Path, **fields: Any) -> Conversion:
         "precision": "int4",
         "device": "cpu",
         "options": {},
+        "notes": (),
         "limits": (),
         "longrope_switch": 0,
         "versions": {"onnxruntime-genai": "0.15.2"},
         "seconds": 1.5,
         "peak_rss_bytes": 400_000_000,
         "tokenizer": TokenizerCheck(texts=29, genai_differences=()),
-        "check": LogitsCheck(prompts=2, tokens=16, equal=16, logit_error=0.07, tolerance=0.4),
+        "check": LogitsCheck(
+            prompts=2,
+            tokens=16,
+            equal=16,
+            weight_error=0.29,
+            logit_error=5e-7,
+            tolerance=1e-3,
+            activation_error=0.008,
+            unreadable="",
+        ),
+        "rounding": Rounding(tokens=256, kl_mean=0.021, same_top=0.91),
         "files": files,
         "size_bytes": total_size(files),
     }

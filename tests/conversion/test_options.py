@@ -4,7 +4,7 @@ import pytest
 
 from steps.common.errors import StepError
 from steps.conversion.builder import with_separate_embedding
-from steps.conversion.options import ConversionOptions, parse_choice
+from steps.conversion.options import ConversionOptions, parse_choice, parse_max_kl
 
 pytestmark = pytest.mark.unit
 
@@ -54,6 +54,10 @@ def test_a_choice_that_cannot_be_made_is_refused(exporter, precision, device, op
         parse_choice(exporter, precision, options, device)
 
 
+TIED = {"tie_word_embeddings": True, "hidden_size": 576}
+UNTIED = {"tie_word_embeddings": False, "hidden_size": 576}
+
+
 @pytest.mark.parametrize(
     ("precision", "options"),
     [
@@ -61,10 +65,27 @@ def test_a_choice_that_cannot_be_made_is_refused(exporter, precision, device, op
         ("int4", {"is_symmetric": "false"}),
         ("int4", {"matmul_mixed_precision": "last_matmul:int8"}),
         ("int4", {"use_qdq": "true"}),
+        ("int4", {"block_size": "128"}),
+        ("int4", {"block_size": "128", "algo_config": "rtn"}),
     ],
 )
 def test_a_tied_head_is_not_shared_where_the_builder_cannot(precision, options):
-    assert with_separate_embedding(options, precision, tied=True) == options | {"shared_embeddings": "false"}
-    assert with_separate_embedding(options, precision, tied=False) == options
+    assert with_separate_embedding(options, precision, TIED) == options | {"shared_embeddings": "false"}
+    assert with_separate_embedding(options, precision, UNTIED) == options
     with pytest.raises(StepError, match="shared_embeddings=true does not work"):
-        with_separate_embedding(options | {"shared_embeddings": "true"}, precision, tied=True)
+        with_separate_embedding(options | {"shared_embeddings": "true"}, precision, TIED)
+
+
+@pytest.mark.parametrize("options", [{}, {"block_size": "64"}, {"block_size": "64", "algo_config": "k_quant"}])
+def test_a_tied_head_is_shared_where_the_builder_can(options):
+    assert with_separate_embedding(options, "int4", TIED) == options
+
+
+@pytest.mark.parametrize("text", ["", "five", "0", "-1", "nan", "inf", "1e999"])
+def test_a_limit_that_is_no_number_above_0_is_refused(text):
+    with pytest.raises(StepError, match=f"max_kl is '{text}'; expected a number of nats above 0"):
+        parse_max_kl(text)
+
+
+def test_a_limit_is_a_number_of_nats():
+    assert parse_max_kl("0.5") == 0.5
