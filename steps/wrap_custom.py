@@ -17,7 +17,7 @@ from steps.common.disk import need_space, size_text
 from steps.common.errors import StepError, one_of
 from steps.common.packages import installed_versions
 from steps.conversion.record import CONVERSION, Conversion
-from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS, check_task
+from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, download, finished_run, local_store, read_document
@@ -38,8 +38,6 @@ def check(params: dict[str, str]) -> None:
 def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> None:
     """Log the ONNX folder with the package `steps/chat` as a models-from-code Python model."""
     finished_run(step.client, "onnx_run", onnx_run)
-    names = {artifact.path for artifact in step.client.list_artifacts(onnx_run, "onnx")}
-    check_task("onnx/chat_template.jinja" in names, task)
     ensure_registered_model(step.client, step.run_id, registered_model)
     conversion = read_document(step.client, onnx_run, CONVERSION, Conversion)
     size = conversion.size_bytes

@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory) -> str:
 
 
 def _step(project: Project, entry_point: str, **params: str):
-    result = project.run_module(entry_point, **params)
+    result = project.run_module(entry_point, None, **params)
     assert result.code == 0, result.err
     return project.latest(entry_point)
 

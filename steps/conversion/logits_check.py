@@ -117,8 +117,8 @@ def _compare(
     try:
         onnx_weights = OnnxWeights(converted / "model.onnx")
         weights = onnx_weights.of(model)
-    except UnreadableError as error:
-        unreadable = str(error)
+    except UnreadableError as problem:
+        unreadable = str(problem)
     served_errors = [_error(answer.served, logits) for answer, logits in zip(answers, checkpoints, strict=True)]
     errors, tolerance = served_errors, ROUGH_TOLERANCE[precision]
     if weights is not None:

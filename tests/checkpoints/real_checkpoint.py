@@ -77,7 +77,7 @@ def _download(site: Path) -> None:
 def repack(gguf: Path, out: Path) -> None:
     """Write a GGUF file of a Llama model as a Phi-3 checkpoint in bfloat16."""
     import torch
-    from transformers import AutoModelForCausalLM, Phi3ForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig, Phi3ForCausalLM
 
     llama = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     tokenizer = _tokenizer(gguf)
@@ -89,8 +89,9 @@ def repack(gguf: Path, out: Path) -> None:
     with torch.no_grad():
         difference = (phi(ids).logits - llama(ids).logits).abs().max().item()
     assert difference < 1e-3, difference
-    phi.generation_config.eos_token_id = tokenizer.eos_token_id
-    phi.to(torch.bfloat16).save_pretrained(out)
+    phi.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    phi.to(dtype=torch.bfloat16)
+    phi.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
