@@ -90,7 +90,7 @@ def repack(gguf: Path, out: Path) -> None:
         difference = (phi(ids).logits - llama(ids).logits).abs().max().item()
     assert difference < 1e-3, difference
     phi.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
-    phi.to(dtype=torch.bfloat16)
+    phi.bfloat16()
     phi.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
