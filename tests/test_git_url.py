@@ -100,7 +100,7 @@ def mlflow_run(user: Path, uri: str, *arguments: str) -> Result:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -201,13 +201,13 @@ def test_a_workspace_that_stays_out_of_reach_is_one_line_and_the_job_goes_on(sub
 def test_ctrl_c_cancels_the_job(submitted, user, client, workspace):
     before = len(workspace.jobs.runs)
     process = user.start(params="profile=few reuse=false", **ON_DRIVER)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(workspace.jobs.runs) == before or list(workspace.jobs.runs.values())[-1].state != "RUNNING":
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "submit_databricks: interrupted" in err
     assert list(workspace.jobs.runs.values())[-1].result == "CANCELED"

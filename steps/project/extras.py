@@ -3,7 +3,7 @@
 Each entry point with needs of its own has a locked file of requirements beside its code. Its environment is a virtual
 environment of the extras alone. A .pth file in it leads to the packages of the project's environment:
 
-    <MLflow's environment folder>/phi-mlflow-extras-<digest>/   the extras; `layered.pth` names the folder below
+    <MLflow's environment folder>/phi-mlflow-extras-<digest>/   the extras; `layered.pth` names the folders below
     <MLflow's environment folder>/mlflow-<digest>/              the project's environment, which MLflow builds
 
 The digest covers the requirements and the environment below, so a change of either makes a new environment. It is built
@@ -23,6 +23,7 @@ from pathlib import Path
 from steps.common.errors import StepError
 
 _MARKER = "complete"
+_LAYER = "layered.pth"
 
 
 def python_with(requirements: Path) -> Path:
@@ -78,7 +79,14 @@ def _digest(requirements: Path) -> str:
 
 
 def _package_folders() -> list[str]:
-    return site.getsitepackages()
+    """Return the running Python's package folders, and those below it where it is a layered one itself.
+
+    Python reads no .pth file in a folder that another .pth file has added.
+    """
+    own = site.getsitepackages()
+    layers = [Path(folder, _LAYER) for folder in own]
+    below = [line for layer in layers if layer.is_file() for line in layer.read_text(encoding="utf-8").splitlines()]
+    return own + below
 
 
 def _build(folder: Path, python: Path, requirements: Path) -> None:
@@ -98,4 +106,4 @@ def _build(folder: Path, python: Path, requirements: Path) -> None:
                 f"again, or install them into this environment with: {sys.executable} -m pip install -r {requirements}"
             )
     (own,) = folder.glob("lib/python*/site-packages")
-    (own / "layered.pth").write_text("\n".join(_package_folders()) + "\n", encoding="utf-8")
+    (own / _LAYER).write_text("\n".join(_package_folders()) + "\n", encoding="utf-8")

@@ -81,7 +81,7 @@ def test_a_logged_model_has_the_whole_package_and_its_licence(logged_model):
 def test_load_model_leaves_no_file_in_the_store(logged_model):
     uri, model_uri, folder = logged_model
     before = files(folder)
-    subprocess.run([sys.executable, "-c", USE, model_uri], env=environment(uri), check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", USE, model_uri], env=environment(uri), check=True, timeout=600)
     assert files(folder) == before
 
 

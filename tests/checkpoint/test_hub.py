@@ -42,7 +42,7 @@ def fetch(hub, tmp_path):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert done.stdout, done.stderr
         return json.loads(done.stdout.splitlines()[-1])

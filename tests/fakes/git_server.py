@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-_TIMEOUT = 60  # seconds for a request
+_TIMEOUT = 300  # seconds for a request
 
 
 class GitServer:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ADMIN, PASSWORD = "admin", "planted-Pa55word-9"  # of the tracking server that asks for a password
 DATABASE_PASSWORD = "planted-db-password"
-_START_TIMEOUT = 120  # seconds
+_START_TIMEOUT = 600  # seconds
 
 
 def free_port() -> int:

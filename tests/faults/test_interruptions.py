@@ -48,7 +48,7 @@ def test_an_interrupted_main_leaves_no_run_open_and_its_finished_steps_are_reuse
     child = wait_for_step(local, "convert_onnx", process)
     time.sleep(2)  # the step is in the middle of its work
     interrupt(local, process, how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode != 0
     assert local.runs("attributes.status = 'RUNNING'") == []
     assert process_ids(local, "steps.convert_onnx") == process_ids(local, "steps.main") == []

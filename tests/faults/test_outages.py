@@ -52,7 +52,7 @@ def test_main_waits_for_a_server_that_restarts(project, server):
         wait_for_step(project, "convert_onnx", process)
     time.sleep(2)
     with server():
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=1200)
         assert process.returncode == 0, err
         assert {run.info.status for run in project.runs()} == {"FINISHED"}
 
@@ -61,7 +61,7 @@ def test_a_server_that_stays_away_is_one_line_and_the_next_main_goes_on_and_clos
     with server():
         process = project.start("main", FEW_RETRIES, steps=STEPS, reuse="false")
         wait_for_step(project, "convert_onnx", process)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode != 0
     (line,) = [line for line in err.splitlines() if line.startswith("main: ")]
     assert f"the tracking server {project.uri} does not answer" in line

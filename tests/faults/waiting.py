@@ -5,7 +5,7 @@ import time
 
 from tests.checkout import Project
 
-_TIMEOUT = 120  # seconds
+_TIMEOUT = 600  # seconds
 
 
 def wait_for_step(project: Project, entry_point: str, process: "subprocess.Popen[str]") -> str:

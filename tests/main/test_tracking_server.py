@@ -83,4 +83,4 @@ def test_a_registered_model_of_another_user_is_refused_in_a_line(backend, projec
     onnx = children["convert_onnx"].info.run_id
     result = project.run_module("wrap_custom", env, onnx_run=onnx, registered_model="tiny-phi3")
     assert result.code == 1
-    assert "registered_model is 'tiny-phi3', which the registry refuses" in result.err
+    assert "registered_model is 'tiny-phi3', and the registry rejected it" in result.err

@@ -49,6 +49,17 @@ def test_the_layered_python_has_the_extras_and_the_packages_below(requirements):
     assert run(python, "import mlflow; print(mlflow.__version__)") == importlib.metadata.version("mlflow")
 
 
+def test_a_python_layered_over_a_layered_one_has_the_packages_of_both(requirements, tmp_path):
+    lower = python_with(requirements)
+    make_wheel(tmp_path / "wheels", "phi_mlflow_other")
+    other = tmp_path / "other.txt"
+    other.write_text("phi_mlflow_other==1.0\n")
+    code = f"from pathlib import Path; from steps.project.extras import python_with; print(python_with(Path('{other}')))"
+    upper = Path(run(lower, code).splitlines()[-1])
+    code = f"import {NAME}, phi_mlflow_other, mlflow; print(mlflow.__version__)"
+    assert run(upper, code) == importlib.metadata.version("mlflow")
+
+
 def test_the_environment_below_is_left_as_it_is(requirements):
     python_with(requirements)
     with pytest.raises(importlib.metadata.PackageNotFoundError):

@@ -51,7 +51,7 @@ def test_a_step_stops_even_if_something_swallows_or_replaces_the_interrupt(store
         env=os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         preexec_fn=listen_to_signals,
     )
     assert (process.returncode, "test: interrupted" in process.stderr) == (130, True), process.stderr

@@ -29,6 +29,8 @@ def invalid(name: str, value: Any, expected: str) -> MlflowException:
         expected: what the field should be, or what to do.
     """
     shown = json.dumps(value, default=str, ensure_ascii=False)
+    # U+0085 and its like would break the line, and JSON does not escape them.
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return MlflowException.invalid_parameter_value(f"{name} is {shown}; {expected}")
 

@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
     def _hand_on(self, body: bytes) -> tuple[int, Any, dict[str, str]]:
         """Pass a call on to the mlflow server, and name the folders of logged models as Databricks does."""
         server = self.workspace.tracking
-        connection = http.client.HTTPConnection(server.hostname or "", server.port, timeout=120)
+        connection = http.client.HTTPConnection(server.hostname or "", server.port, timeout=600)
         headers = {key: value for key, value in self.headers.items() if key.lower() not in _HOP}
         connection.request(self.command, quote(self.path, safe="/?&=%:+,;@#!~*'()"), body, headers)
         answer = connection.getresponse()

@@ -89,7 +89,7 @@ def checkout_with_few_questions(folder: Path) -> Path:
 
 def finish(process: "subprocess.Popen[str]") -> Result:
     """Wait for a command to end."""
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=2400)
     return Result(process.returncode, out, err)
 
 
