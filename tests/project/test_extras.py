@@ -54,7 +54,7 @@ def test_a_python_layered_over_a_layered_one_has_the_packages_of_both(requiremen
     make_wheel(tmp_path / "wheels", "phi_mlflow_other")
     other = tmp_path / "other.txt"
     other.write_text("phi_mlflow_other==1.0\n")
-    code = f"from pathlib import Path; from steps.project.extras import python_with; print(python_with(Path('{other}')))"
+    code = f"import pathlib, steps.project.extras as e; print(e.python_with(pathlib.Path({str(other)!r})))"
     upper = Path(run(lower, code).splitlines()[-1])
     code = f"import {NAME}, phi_mlflow_other, mlflow; print(mlflow.__version__)"
     assert run(upper, code) == importlib.metadata.version("mlflow")
