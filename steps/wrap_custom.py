@@ -11,6 +11,7 @@ from typing import Any
 
 from steps import chat
 from steps.chat.api.signature import signature
+from steps.chat.runtime.reasoning import is_named_reasoning
 from steps.chat.settings import Settings
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
@@ -94,7 +95,8 @@ def model_arguments(folder: Path, conversion: Conversion, task: str, scratch: Pa
     package = Path(chat.__file__).parent
     if str(package.parent) not in sys.path:
         sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
-    settings = Settings(provider=conversion.device, longrope_switch=conversion.longrope_switch)
+    reasoning = "on" if is_named_reasoning(conversion.checkpoint.name) else "auto"
+    settings = Settings(provider=conversion.device, longrope_switch=conversion.longrope_switch, reasoning=reasoning)
     return {
         "python_model": str(package / "model.py"),
         "code_paths": [str(package)],

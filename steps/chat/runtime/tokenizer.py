@@ -13,6 +13,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime-genai reads i
 import onnxruntime_genai as og  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
+from .reasoning import template_text  # noqa: E402
+
 # onnxruntime-genai makes a tokenizer from a loaded model only, and the weights are in ONNX Runtime already. So it loads
 # the folder's small files with a graph of one node: input_ids -> Identity -> logits, int64 [1, 1] (opset 17, IR 8).
 _STUB = base64.b64decode(
@@ -51,6 +53,7 @@ class ChatTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = load_tokenizer(folder)
+        self._shows_thoughts = "reasoning_content" in template_text(folder)
         self.supports_tools = self._template_shows_tools()
 
     def encode_chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
@@ -84,6 +87,9 @@ class ChatTokenizer:
         """Return the prompt that the chat template makes of a conversation."""
         # Phi-4-mini's template reads the tools from the system message, as JSON. Others read the argument `tools`.
         shown: list[dict[str, Any]] = [{"role": message["role"], "content": _content(message)} for message in messages]
+        if self._shows_thoughts:  # most templates leave the thoughts of earlier answers out
+            for entry, message in zip(shown, messages, strict=True):
+                entry |= {name: message[name] for name in ("reasoning_content",) if name in message}
         arguments: dict[str, str] = {}
         if tools:
             functions = json.dumps([tool["function"] for tool in tools], ensure_ascii=False)
