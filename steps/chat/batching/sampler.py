@@ -45,10 +45,10 @@ class Sampler:
         if allowed is not None:
             logits[~allowed] = -np.inf
         token = int(logits.argmax()) if self._random is None else self._draw(logits, self._random)
+        if self._constraint:
+            token = self._constraint.accept(token)
         if self._penalised:
             self._counts[token] += 1
-        if self._constraint:
-            self._constraint.accept(token)
         return token
 
     def _draw(self, logits: np.ndarray, random: np.random.Generator) -> int:

@@ -43,27 +43,29 @@ class ThoughtConstraint:
             self._forced = [*self._thoughts.closing]
         if self._forced:
             return _only(self._forced[0], vocab_size)
-        if self._answer is None:
+        if self._answer is None or self._parser.thinks:
             return None
-        if self._parser.thinks:  # the answer is still to come
-            mask = np.ones(vocab_size, bool)
-            mask[self._thoughts.end_tokens] = False
-            return mask
         mask = self._answer.allowed(vocab_size)
         mask[self._thoughts.opening[0]] = True
         return mask
 
-    def accept(self, token: int) -> None:
-        """Go on to the state after an allowed token."""
+    def accept(self, token: int) -> int:
+        """Go on to the state after an allowed token.
+
+        Returns:
+            The token. In the place of an end token inside a thought, before a response format: the closing tag's first.
+        """
         self._count += 1
         if not self._parser.is_open:
             self._forced.clear()
-            if self._answer:
-                self._answer.accept(token)
-        elif self._forced:
+            return self._answer.accept(token) if self._answer else token
+        if self._forced:
             self._forced.pop(0)
+        elif self._answer and self._parser.thinks and token in self._thoughts.end_tokens:
+            token, *self._forced = self._thoughts.closing
         elif self._answer and not self._parser.thinks:
             self._begin_with_format(token, self._answer)
+        return token
 
     def _begin_with_format(self, token: int, answer: Constraint) -> None:
         """Take the first token as the answer's if the response format allows it, and else as the opening tag's."""
