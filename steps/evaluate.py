@@ -5,13 +5,19 @@ says so. The run fails, but keeps what it logged, if none of the given models pa
 """
 
 import shlex
-from pathlib import Path
 
 from steps.common.errors import Rejected
 from steps.common.packages import RUNTIMES, installed_versions
 from steps.evaluation.assembly import Findings, Interview, Origins, assemble
 from steps.evaluation.measure.machine import describe_machine
-from steps.evaluation.measure.measuring import Ask, Models, measure_models, measure_reference, progress_calls
+from steps.evaluation.measure.measuring import (
+    Ask,
+    Checkpoint,
+    Models,
+    measure_models,
+    measure_reference,
+    progress_calls,
+)
 from steps.evaluation.measure.model_process import Answer
 from steps.evaluation.recording.answers import Questionnaire, ask_through_mlflow, import_early
 from steps.evaluation.recording.record import log_evaluation, record_versions, summary_line
@@ -47,7 +53,8 @@ def evaluate(step: Step, **params: str) -> None:
     request = read_request(params, ROOT)
     subjects = find_subjects(step.client, request.models, request.registered_model)
     checkpoint = verified_checkpoint(step, "reference_run", params["reference_run"])
-    findings = _measure(step, request, subjects, checkpoint.folder)
+    reference = Checkpoint(checkpoint.folder, checkpoint.manifest.origin.name)
+    findings = _measure(step, request, subjects, reference)
     for reason in findings.measurements.failures.values():
         step.console.error(f"evaluate: the present champion is left out of the comparison: {reason}")
     origins = Origins(
@@ -65,7 +72,7 @@ def evaluate(step: Step, **params: str) -> None:
         raise Rejected(_rejection(evaluation))
 
 
-def _measure(step: Step, request: Request, subjects: tuple[Subject, ...], checkpoint: Path) -> Findings:
+def _measure(step: Step, request: Request, subjects: tuple[Subject, ...], checkpoint: Checkpoint) -> Findings:
     """Measure the machine, the reference and the models, with progress on the console."""
     machine = describe_machine(installed_versions(_PACKAGES))
     import_early()

@@ -12,6 +12,7 @@ from typing import Any
 from steps import chat
 from steps.chat.api.signature import CHAT, COMPLETIONS, signature
 from steps.chat.runtime.chat_template import chat_problem
+from steps.chat.runtime.reasoning import is_named_reasoning
 from steps.chat.settings import Settings
 from steps.common.disk import need_space, size_text
 from steps.common.errors import StepError, one_of
@@ -46,7 +47,7 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     with step.console.phase("fetching the ONNX model"):
         folder = download(onnx_run, "onnx")
     _check_template(folder, task)
-    tags = _tags(conversion) | {"onnx_run": onnx_run, "wrap_run": step.run_id}
+    tags = conversion.tags | {"onnx_run": onnx_run, "wrap_run": step.run_id}
     import mlflow
 
     with step.console.phase("logging the model"):
@@ -70,18 +71,6 @@ def _check_template(folder: Path, task: str) -> None:
         raise StepError(f"task is {task}, but {problem}: use task={COMPLETIONS}, or mend the checkpoint's template")
 
 
-def _tags(conversion: Conversion) -> dict[str, str]:
-    """Return the tags that say which checkpoint the model has, and how it was converted."""
-    return {
-        "wrapper": f"onnx-{conversion.exporter}",
-        "precision": conversion.precision,
-        "options": conversion.options_text or "none",
-        "checkpoint": conversion.checkpoint.name,
-        "checkpoint_commit": conversion.checkpoint.commit or "none",
-        "checkpoint_run": conversion.checkpoint.run,
-    }
-
-
 def _description(conversion: Conversion, task: str) -> str:
     """Return the text of the model's page."""
     options = f" ({conversion.options_text})" if conversion.options else ""
@@ -103,7 +92,8 @@ def model_arguments(folder: Path, conversion: Conversion, task: str, scratch: Pa
     package = Path(chat.__file__).parent
     if str(package.parent) not in sys.path:
         sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
-    settings = Settings(provider=conversion.device, longrope_switch=conversion.longrope_switch)
+    reasoning = "on" if is_named_reasoning(conversion.checkpoint.name) else "auto"
+    settings = Settings(provider=conversion.device, longrope_switch=conversion.longrope_switch, reasoning=reasoning)
     return {
         "python_model": str(package / "model.py"),
         "code_paths": [str(package)],

@@ -21,7 +21,13 @@ MAY_IMPORT = {
     "registry": ("common", "project", "runs"),
     "databricks": ("common",),
     "evaluation": ("common", "checkpoint", "conversion", "chat.runtime"),
-    "evaluation.lm_eval": ("common", "conversion", "evaluation", "registry"),  # has a command line of its own
+    "evaluation.lm_eval": (
+        "common",
+        "chat.runtime",
+        "conversion",
+        "evaluation",
+        "registry",
+    ),  # has a command line of its own
     "evaluation.recording": ("common", "checkpoint", "chat.runtime", "evaluation", "runs", "registry"),
 }
 MAY_USE_THE_TRACKING_SERVER = ("runs", "registry", "evaluation.recording")

@@ -42,7 +42,7 @@ def complete_rows(
             if len(running) >= 2 * engine.settings.parallel:
                 collect()
             try:
-                generation = engine.submit(prompts[index], sampling, strip=False, wait=True, stream=False)
+                generation = engine.submit(prompts[index], sampling, chat=False, wait=True, stream=False)
                 running.append((index, generation))
             except MlflowException as error:
                 results[index] = error

@@ -10,7 +10,7 @@ from .api.requests import ChatRequest, parse_chat, parse_params
 from .api.responses import Choice, Chunks, chat_response
 from .api.tools import may_be_calls
 from .batching.engine import Engine
-from .batching.generation import Completion, Generation
+from .batching.generation import Completion, Generation, ThoughtPiece
 from .completions import complete_rows, result_row
 from .integrity import start_check
 from .settings import Settings
@@ -113,9 +113,11 @@ class Service:
         return generations
 
     def _respond(self, request: ChatRequest, completions: Sequence[Completion]) -> dict[str, Any]:
-        choices = [Choice.of(completion.text, completion.finish_reason, request.tools) for completion in completions]
+        choices = [_choice(completion, request.tools) for completion in completions]
         completion_tokens = sum(completion.completion_tokens for completion in completions)
-        return chat_response(self._name, choices, completions[0].prompt_tokens, completion_tokens)
+        counts = [completion.thought_tokens for completion in completions if completion.thought_tokens is not None]
+        thought_tokens = sum(counts) if counts else None
+        return chat_response(self._name, choices, completions[0].prompt_tokens, completion_tokens, thought_tokens)
 
 
 def _stream_choice(
@@ -124,17 +126,24 @@ def _stream_choice(
     """Yield the chunks of one choice, and return its completion. Text that may become tool calls is held back."""
     held, may_call = "", bool(tools)
     for piece in generation:
+        if isinstance(piece, ThoughtPiece):
+            yield chunks.thought(index, piece)
+            continue
         held += piece
         may_call = may_call and may_be_calls(held)
         if not may_call:
             yield chunks.text(index, held)
             held = ""
     completion = generation.wait()
-    choice = Choice.of(completion.text, completion.finish_reason, tools if may_call else [])
+    choice = _choice(completion, tools if may_call else [])
     if held and not choice.tool_calls:
         yield chunks.text(index, held)
     yield chunks.end(index, choice)
     return completion
+
+
+def _choice(completion: Completion, tools: list[dict[str, Any]]) -> Choice:
+    return Choice.of(completion.text, completion.finish_reason, tools, completion.thought)
 
 
 def _cancel(generations: Iterable[Generation]) -> None:

@@ -1,13 +1,22 @@
 """The keys of the model config that the engine reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-_MINIMUM = {"threads": 0, "parallel": 1, "queue": 1, "timeout": 0, "kv_cache_mb": 1, "prefill_chunk": 1}
-_FRACTIONS = ("timeout",)  # the other numbers are whole
+_MINIMUM = {
+    "threads": 0,
+    "parallel": 1,
+    "queue": 1,
+    "timeout": 0,
+    "kv_cache_mb": 1,
+    "prefill_chunk": 1,
+    "answer_share": 0,
+}
+_REASONING = ("auto", "on", "off")
+_FRACTIONS = ("timeout", "answer_share")  # the other numbers are whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Settings:
     longrope_switch: int = 0  # length in tokens past which LongRoPE's long factors apply; 0: the model has no LongRoPE
     special_tokens_in_text: str = "plain"  # text of special tokens in messages: "plain" text, or "special" tokens
     ignore_eos: bool = False  # answers go on after an end token, up to max_tokens: for measuring speed
+    reasoning: str = "auto"  # whether the model writes <think> ... </think>: on, off, or auto by the checkpoint's files
+    answer_share: float = 0.25  # of max_tokens, which the engine keeps for the answer after a thought; 0: none
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Settings":
@@ -42,11 +53,17 @@ class Settings:
             raise _invalid("ignore_eos", settings.ignore_eos, "true or false")
         if settings.special_tokens_in_text not in ("plain", "special"):
             raise _invalid("special_tokens_in_text", settings.special_tokens_in_text, "plain or special")
+        if isinstance(settings.reasoning, bool):  # YAML reads a plain on and off so
+            settings = replace(settings, reasoning="on" if settings.reasoning else "off")
+        if settings.reasoning not in _REASONING:
+            raise _invalid("reasoning", settings.reasoning, f"one of {', '.join(_REASONING)}")
         for name, minimum in _MINIMUM.items():
             value, types = getattr(settings, name), (int, float) if name in _FRACTIONS else (int,)
             if isinstance(value, bool) or not isinstance(value, types) or value < minimum:
                 kind = "number" if name in _FRACTIONS else "whole number"
                 raise _invalid(name, value, f"a {kind} of at least {minimum}")
+        if settings.answer_share >= 1:
+            raise _invalid("answer_share", settings.answer_share, "a number of at least 0 and less than 1")
         return settings
 
 

@@ -81,6 +81,18 @@ class Conversion(Document):
         return "-".join(["onnx", self.exporter, self.precision, *options])
 
     @property
+    def tags(self) -> dict[str, str]:
+        """The tags of a logged model: which checkpoint it has, and how that was converted."""
+        return {
+            "wrapper": f"onnx-{self.exporter}",
+            "precision": self.precision,
+            "options": self.options_text or "none",
+            "checkpoint": self.checkpoint.name,
+            "checkpoint_commit": self.checkpoint.commit or "none",
+            "checkpoint_run": self.checkpoint.run,
+        }
+
+    @property
     def summary(self) -> str:
         """What was made and what it costs, for a person, in one line."""
         check, rounding = self.check, self.rounding

@@ -79,7 +79,7 @@ def assemble(request: Request, origins: Origins, findings: Findings) -> Evaluati
         run=origins.run_id,
         checkpoint=origins.checkpoint.origin,
         reference=Reference(dtype=origins.checkpoint.architecture.dtype, figures=of_reference),
-        question_set=request.question_set,
+        question_set=request.question_set.model_copy(update={"max_tokens": findings.reference.rule.max_tokens}),
         text=_scored_text(request, findings.reference),
         gates=request.gates,
         prefer=request.prefer,

@@ -13,7 +13,7 @@ from steps.evaluation.inputs.effort import EFFORTS, Effort
 from steps.evaluation.inputs.evalset import read_evalset, spread
 from steps.evaluation.inputs.question import Question
 from steps.evaluation.inputs.scored_text import TextContent, read_scored_text
-from steps.evaluation.measure.measuring import MAX_TOKENS
+from steps.evaluation.measure.measured import ANSWER_TOKENS
 from steps.evaluation.method import EffortUsed, GatesFile, QuestionSet
 from steps.evaluation.results import Preference
 from steps.evaluation.verdict.gates import read_gates
@@ -89,7 +89,7 @@ def read_request(params: Mapping[str, str], root: Path) -> Request:
             questions=len(all_questions),
             asked=len(questions),
             kinds=dict(Counter(question.kind for question in questions)),
-            max_tokens=MAX_TOKENS,
+            max_tokens=ANSWER_TOKENS,  # without the thought of a reasoning model: see measured.AnswerRule
         ),
         text=TextFile(params["text"], sha256(root / params["text"]), content),
         gates=GatesFile(path=params["gates"], limits=read_gates(root / params["gates"])),

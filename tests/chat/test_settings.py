@@ -16,6 +16,9 @@ pytestmark = pytest.mark.unit
         ({"queue": "many"}, "queue is 'many'"),
         ({"kv_cache_mb": 1.5}, "kv_cache_mb is 1.5"),
         ({"timeout": -0.5}, "timeout is -0.5; expected a number of at least 0"),
+        ({"reasoning": "yes"}, "reasoning is 'yes'; expected one of auto, on, off"),
+        ({"answer_share": 1.0}, "answer_share is 1.0; expected a number of at least 0 and less than 1"),
+        ({"answer_share": -0.1}, "answer_share is -0.1; expected a number of at least 0"),
     ],
 )
 def test_an_invalid_setting_is_refused(config, message):

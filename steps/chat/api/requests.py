@@ -123,7 +123,7 @@ def _messages(value: Any) -> list[dict[str, Any]]:
 
 
 def _message(name: str, message: Any) -> dict[str, Any]:
-    """Return the role, the content and the tool calls of a message.
+    """Return the role, the content, the thought and the tool calls of a message.
 
     Args:
         name: the message's name in errors.
@@ -140,6 +140,11 @@ def _message(name: str, message: Any) -> dict[str, Any]:
     for call in calls:
         _check_call(f"{name}.tool_calls", call)
     parsed: dict[str, Any] = {"role": fields["role"], "content": content}
+    thought = fields.get("reasoning_content", "")
+    if not isinstance(thought, str):
+        raise invalid(f"{name}.reasoning_content", thought, "expected a string")
+    if thought and fields["role"] == "assistant":
+        parsed["reasoning_content"] = thought
     return parsed | ({"tool_calls": calls} if calls else {})
 
 

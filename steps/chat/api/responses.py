@@ -19,22 +19,35 @@ class Choice:
     text: str
     finish_reason: str  # "stop", "length" or "tool_calls"
     tool_calls: tuple[dict[str, Any], ...] = ()
+    thought: str = ""
 
     @classmethod
-    def of(cls, text: str, finish_reason: str, tools: Sequence[dict[str, Any]]) -> "Choice":
+    def of(cls, text: str, finish_reason: str, tools: Sequence[dict[str, Any]], thought: str = "") -> "Choice":
         """Return an answer, as tool calls if its text consists of calls of the given tools and nothing else."""
         calls = parse_calls(text, {tool["function"]["name"] for tool in tools}) if tools else ()
-        return cls("", "tool_calls", calls) if calls else cls(text, finish_reason)
+        if calls:
+            return cls("", "tool_calls", calls, thought)
+        return cls(text, finish_reason, thought=thought)
 
 
-def chat_response(model: str, choices: Sequence[Choice], prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """Return a response with the keys of MLflow's transformers flavor, in the same order."""
+def chat_response(
+    model: str,
+    choices: Sequence[Choice],
+    prompt_tokens: int,
+    completion_tokens: int,
+    thought_tokens: int | None = None,
+) -> dict[str, Any]:
+    """Return a response with the keys of MLflow's transformers flavor, in the same order.
+
+    Args:
+        thought_tokens: how many of `completion_tokens` were thought; None for a model without thoughts.
+    """
     return {
         "id": str(uuid.uuid4()),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "usage": _usage(prompt_tokens, completion_tokens),
+        "usage": _usage(prompt_tokens, completion_tokens, thought_tokens),
         "choices": [
             {"index": index, "finish_reason": choice.finish_reason, "message": _message(choice)}
             for index, choice in enumerate(choices)
@@ -58,12 +71,16 @@ class Chunks:
         """Return a chunk with a piece of the text of a choice."""
         return self._chunk(index, {"content": piece}, None)
 
+    def thought(self, index: int, piece: str) -> dict[str, Any]:
+        """Return a chunk with a piece of the thought of a choice."""
+        return self._chunk(index, {"reasoning_content": piece}, None)
+
     def end(self, index: int, choice: Choice) -> dict[str, Any]:
         """Return the last chunk of a choice: its finish reason, and its tool calls if it has any."""
         delta = {"tool_calls": [*choice.tool_calls]} if choice.tool_calls else {"content": ""}
         return self._chunk(index, delta, choice.finish_reason)
 
-    def usage(self, usage: dict[str, int]) -> dict[str, Any]:
+    def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
         """Return the last chunk of the response: its token usage, and no choice."""
         return self._frame | {"choices": [], "usage": usage}
 
@@ -73,14 +90,17 @@ class Chunks:
         return self._frame | {"choices": [{"index": index, "delta": role | delta, "finish_reason": finish_reason}]}
 
 
-def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
+def _usage(prompt_tokens: int, completion_tokens: int, thought_tokens: int | None) -> dict[str, Any]:
+    details = {} if thought_tokens is None else {"completion_tokens_details": {"reasoning_tokens": thought_tokens}}
+    counts = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
     }
+    return counts | details
 
 
 def _message(choice: Choice) -> dict[str, Any]:
     calls = {"tool_calls": [*choice.tool_calls]} if choice.tool_calls else {}
-    return {"role": "assistant", "content": choice.text} | calls
+    thought = {"reasoning_content": choice.thought} if choice.thought else {}
+    return {"role": "assistant", "content": choice.text} | thought | calls

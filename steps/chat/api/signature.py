@@ -2,7 +2,18 @@
 
 from mlflow.models import ModelSignature
 from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
-from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import (
+    AnyType,
+    Array,
+    ColSpec,
+    DataType,
+    Object,
+    ParamSchema,
+    ParamSpec,
+    Property,
+    Schema,
+    TensorSpec,
+)
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
 # MLflow's columns are narrower than the OpenAI API: no whole numbers for fractions, no single stop string, and only
@@ -21,8 +32,8 @@ def signature(task: str, max_tokens: int) -> ModelSignature:
 
 def _chat() -> ModelSignature:
     """Return MLflow's own signature, with the columns that it lacks: MLflow drops a field that has no column."""
-    columns = [
-        ColSpec(AnyType(), column.name, required=False) if column.name in _UNCHECKED else column
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(AnyType(), column.name, required=False) if column.name in _UNCHECKED else _with_thought(column)
         for column in CHAT_MODEL_INPUT_SCHEMA
     ]
     columns += [
@@ -31,6 +42,14 @@ def _chat() -> ModelSignature:
         ColSpec(AnyType(), "tool_choice", required=False),
     ]
     return ModelSignature(Schema(columns), CHAT_MODEL_OUTPUT_SCHEMA)
+
+
+def _with_thought(column: ColSpec) -> ColSpec:
+    """Return the column of the messages with the property reasoning_content: clients send back what they got."""
+    if column.name != "messages" or not isinstance(column.type, Array) or not isinstance(column.type.dtype, Object):
+        return column
+    thought = Property("reasoning_content", DataType.string, required=False)
+    return ColSpec(Array(Object([*column.type.dtype.properties, thought])), column.name)
 
 
 def _completions(max_tokens: int) -> ModelSignature:

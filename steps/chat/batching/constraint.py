@@ -29,9 +29,10 @@ class Constraint:
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         return np.unpackbits(mask, count=vocab_size, bitorder="little").astype(bool)
 
-    def accept(self, token: int) -> None:
-        """Go on to the state after an allowed token."""
+    def accept(self, token: int) -> int:
+        """Go on to the state after an allowed token, and return the token."""
         self._matcher.consume_token(token)
+        return token
 
 
 class Constraints:

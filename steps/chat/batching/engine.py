@@ -17,6 +17,7 @@ from .generation import Generation
 from .sampler import Sampler
 from .scheduler import Scheduler
 from .text_stream import TextStream
+from .thoughts import Thoughts
 
 
 class Engine:
@@ -35,6 +36,7 @@ class Engine:
         session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
         self.context_length = session.graph.context_length
         end_tokens = np.atleast_1d(read_config(folder)["model"]["eos_token_id"]).tolist()
+        self._thoughts = Thoughts.of(folder, self.tokenizer, self.settings, end_tokens)
         self._constraints = Constraints(folder, session.graph.vocab_size, end_tokens)
         self._scheduler = Scheduler(session, self.settings, [] if self.settings.ignore_eos else end_tokens)
         self._thread = threading.Thread(target=self._scheduler.run, name="chat-engine", daemon=True)
@@ -48,12 +50,17 @@ class Engine:
         """Tokens that the KV cache can hold, all sequences together."""
         return self._scheduler.cache.budget
 
+    @property
+    def _longest(self) -> int:
+        """Tokens that one sequence can have."""
+        return min(self.context_length, self.token_budget)
+
     def submit(
         self,
         prompt: list[int],
         sampling: Sampling,
         choice: int = 0,
-        strip: bool = True,
+        chat: bool = True,
         wait: bool = False,
         stream: bool = True,
     ) -> Generation:
@@ -62,7 +69,8 @@ class Engine:
         Args:
             prompt: tokens.
             choice: the number of the answer among the `n` answers of a request.
-            strip: whether to drop white space at the beginning of the answer.
+            chat: whether the prompt is a conversation. Then white space at the beginning of the answer is dropped, and
+                the thought of a reasoning model is separated from the answer.
             wait: whether to wait for room when the queue is full.
             stream: whether the caller wants the text piece by piece, and not the whole answer only.
 
@@ -71,9 +79,16 @@ class Engine:
                 or the queue is full.
         """
         self._check_length(prompt)
-        constraint = None if sampling.response_format is None else self._constraints.compile(sampling.response_format)
-        sampler = Sampler(sampling, choice, constraint)
-        text = TextStream(self.tokenizer.stream_decoder(continues=not strip), sampling.stop, strip)
+        response_format = sampling.response_format
+        constraint = None if response_format is None else self._constraints.compile(response_format)
+        if self._thoughts and chat:
+            parser = self._thoughts.parser(prompt, self.tokenizer, has_format=constraint is not None)
+            most = min(sampling.max_tokens, self._longest - len(prompt))
+            sampler = Sampler(sampling, choice, self._thoughts.constraint(parser, most, constraint))
+            text = TextStream(self._thoughts.decoder(self.tokenizer), sampling.stop, chat, parser)
+        else:
+            sampler = Sampler(sampling, choice, constraint)
+            text = TextStream(self.tokenizer.stream_decoder(continues=not chat), sampling.stop, chat)
         generation = Generation(prompt, sampling, sampler, text, self.settings.timeout, stream)
         self._scheduler.submit(generation, wait)
         return generation
@@ -85,7 +100,7 @@ class Engine:
     def _check_length(self, prompt: list[int]) -> None:
         if not prompt:
             raise MlflowException.invalid_parameter_value("the prompt has no tokens; expected some text")
-        limit = min(self.context_length, self.token_budget)
+        limit = self._longest
         if len(prompt) < limit:
             return
         advice = (

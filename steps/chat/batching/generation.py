@@ -25,6 +25,12 @@ class Completion:
     queued_s: float  # until it got a row of the KV cache
     first_token_s: float
     total_s: float
+    thought: str = ""  # of a reasoning model; it is not part of the text
+    thought_tokens: int | None = None  # among the completion's; None for a model without thoughts
+
+
+class ThoughtPiece(str):
+    """A piece of the thought, among the pieces of the text: the caller shows it elsewhere."""
 
 
 class Generation:
@@ -56,7 +62,7 @@ class Generation:
         self._events: queue.SimpleQueue[str | Completion | Exception] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the pieces of the text when they are ready. To stop iterating cancels the generation.
+        """Yield the pieces of the thought and the text when they are ready. A caller that stops iterating cancels both.
 
         Raises:
             MlflowException: the timeout is over, the runtime failed, or the engine was closed.

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from .generation import Completion, Generation
+from .generation import Completion, Generation, ThoughtPiece
 from .kv_cache import CachedSequence
 
 
@@ -42,11 +42,14 @@ class RunningGeneration:
         if not generation.generated:
             self.first_token = time.monotonic()
         generation.generated.append(token)
+        shown_thought = len(text.thought)
         piece = "" if is_end else text.add(token)
         full = len(generation.generated) >= generation.sampling.max_tokens or self.length >= self.sequence.reserved
         complete = is_end or full or text.stopped
         if complete:
             piece += text.rest()
+        if thought := text.thought[shown_thought:]:
+            generation.emit(ThoughtPiece(thought))
         if piece:
             generation.emit(piece)
         if not complete:
@@ -66,4 +69,6 @@ class RunningGeneration:
             queued_s=self.admitted - start,
             first_token_s=self.first_token - start,
             total_s=time.monotonic() - start,
+            thought=self.generation.text.thought,
+            thought_tokens=self.generation.text.thought_tokens,
         )

@@ -8,6 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ..api.requests import Sampling
     from .constraint import Constraint
+    from .thoughts import ThoughtConstraint
 
 _SORTED_FIRST = 1024  # tokens; all tokens are sorted only if these do not hold enough probability
 
@@ -15,7 +16,9 @@ _SORTED_FIRST = 1024  # tokens; all tokens are sorted only if these do not hold 
 class Sampler:
     """Chooses the tokens of one answer. The same seed and the same logits give the same tokens."""
 
-    def __init__(self, sampling: "Sampling", choice: int = 0, constraint: "Constraint | None" = None) -> None:
+    def __init__(
+        self, sampling: "Sampling", choice: int = 0, constraint: "Constraint | ThoughtConstraint | None" = None
+    ) -> None:
         """
         Args:
             choice: the number of the answer among the `n` answers of a request. Each answer has its own random numbers.
@@ -32,19 +35,20 @@ class Sampler:
         Args:
             logits: float32 [vocabulary]. They are not changed.
         """
-        if self._penalised or self._constraint:
+        allowed = self._constraint.allowed(len(logits)) if self._constraint else None
+        if self._penalised or allowed is not None:
             logits = logits.copy()
         if self._penalised and self._counts:
             # As https://platform.openai.com/docs/api-reference/chat: tokens of the prompt do not count.
             tokens, counts = np.array([*self._counts]), np.array([*self._counts.values()], np.float32)
             logits[tokens] -= counts * self._sampling.frequency_penalty + self._sampling.presence_penalty
-        if self._constraint:
-            logits[~self._constraint.allowed(len(logits))] = -np.inf
+        if allowed is not None:
+            logits[~allowed] = -np.inf
         token = int(logits.argmax()) if self._random is None else self._draw(logits, self._random)
+        if self._constraint:
+            token = self._constraint.accept(token)
         if self._penalised:
             self._counts[token] += 1
-        if self._constraint:
-            self._constraint.accept(token)
         return token
 
     def _draw(self, logits: np.ndarray, random: np.random.Generator) -> int:

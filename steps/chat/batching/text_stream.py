@@ -4,27 +4,34 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..runtime.reasoning import ThoughtParser
     from ..runtime.stream_decoder import StreamDecoder
 
 
 class TextStream:
     """The text of one answer, token by token."""
 
-    def __init__(self, decoder: "StreamDecoder", stop: Sequence[str], strip: bool) -> None:
+    def __init__(
+        self, decoder: "StreamDecoder", stop: Sequence[str], strip: bool, parser: "ThoughtParser | None" = None
+    ) -> None:
         """
         Args:
             stop: stop strings. The first one that occurs ends the answer, and is not part of it.
             strip: whether to drop white space at the beginning, as transformers' chat pipeline does.
+            parser: separates a thought from the answer. Only the answer has stop strings.
         """
+        self._parser = parser
+        self._tokens_of_thought = 0
         self._decoder, self._stop, self._strip = decoder, stop, strip
         self._held = ""  # decoded, but not shown yet
         self._longest_stop = max(map(len, stop), default=0)
         self.shown = ""
+        self.thought = ""
         self.stopped = False
 
     def add(self, token: int) -> str:
         """Return the text that can be shown after this token. Set `stopped` when a stop string is complete."""
-        self._held += self._decoder.decode(token)
+        self._held += self._separate(self._decoder.decode(token))
         starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
         if starts:
             self.stopped = True
@@ -36,7 +43,27 @@ class TextStream:
 
     def rest(self) -> str:
         """Return the text that was held back, at the end of the answer."""
+        if self._parser and self._parser.is_open:
+            thought, answer = self._parser.end()
+            self.thought += thought
+            self._held += answer
         return self._show(len(self._held))
+
+    @property
+    def thought_tokens(self) -> int | None:
+        """Tokens of the thought with its tags; None for a model without thoughts."""
+        if self._parser is None:
+            return None
+        return self._tokens_of_thought if self._parser.thinks else 0
+
+    def _separate(self, text: str) -> str:
+        """Add a text to the thought as far as it belongs there, and return what belongs to the answer."""
+        if self._parser is None or not self._parser.is_open:
+            return text
+        self._tokens_of_thought += 1
+        thought, answer = self._parser.feed(text)
+        self.thought += thought
+        return answer
 
     def _may_become_stop(self, count: int) -> bool:
         return any(stop.startswith(self._held[-count:]) for stop in self._stop)

@@ -51,7 +51,7 @@ class ChatTemplate:
         Raises:
             MlflowException: the template is not valid Jinja.
         """
-        sources = _read_sources(folder)
+        sources = template_sources(folder)
         return cls(sources, _read_special_tokens(folder)) if sources else None
 
     def render(
@@ -212,7 +212,7 @@ def _added_tokens(folder: Path) -> list[str]:
     return [token["content"] for token in decoder.values()]
 
 
-def _read_sources(folder: Path) -> dict[str, str]:
+def template_sources(folder: Path) -> dict[str, str]:
     """Return the templates of a folder by name. The file chat_template.jinja wins, as in transformers."""
     more = {file.stem: _read_text(file) for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").is_file():

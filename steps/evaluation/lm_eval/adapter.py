@@ -20,6 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from steps.chat.runtime.reasoning import answer_of, has_thoughts, is_named_reasoning, opens_thought
 from steps.common.errors import StepError
 from steps.evaluation.lm_eval.model_folder import open_model_folder
 from steps.evaluation.measure.logits import TokenLogits, open_logits
@@ -84,6 +85,15 @@ class MlflowLM(TemplateLM):
                 "that was wrapped with task=llm/v1/chat"
             )
         return LoggedModel(str(self._files.folder), ignore_eos=False)
+
+    @cached_property
+    def _has_thoughts(self) -> bool:
+        checkpoint = (self._files.info.metadata or {}).get("checkpoint", "")  # the name, as both wrappers write it
+        return has_thoughts(self._files.tokenizer) or is_named_reasoning(checkpoint)
+
+    @cached_property
+    def _opens_thought(self) -> bool:
+        return opens_thought(self.apply_chat_template([{"role": "user", "content": "?"}]))
 
     @property
     def eot_token_id(self) -> int:
@@ -207,9 +217,12 @@ class MlflowLM(TemplateLM):
         if messages[-1]["role"] == "assistant":
             raise StepError("the task begins the answer itself (gen_prefix); a chat model cannot continue an answer")
         try:
-            text = self._model.answer(messages, wanted["max_gen_toks"])["text"]
+            answer = self._model.answer(messages, wanted["max_gen_toks"])
         except Exception as error:  # the two wrappers raise different ones
             raise StepError(f"the model refused a prompt of {len(context)} characters: {one_line(error)}") from error
+        text = answer["text"]
+        if self._has_thoughts:  # tasks judge the answer only
+            text = answer_of(text, self._opens_thought and answer["shows_thoughts"])
         for stop in filter(None, wanted["until"]):  # here, since the transformers flavor has no stop strings
             text = text.partition(stop)[0]
         self.cache_hook.add_partial("generate_until", (context, options), text)

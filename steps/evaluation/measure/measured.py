@@ -1,14 +1,39 @@
 """What measuring hands to the summary and the verdict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from steps.chat.runtime.reasoning import answer_of
 from steps.evaluation.inputs.reading import Messages
 from steps.evaluation.inputs.windows import Window
 from steps.evaluation.measure.model_process import Answer
 from steps.evaluation.results import Samples
+
+ANSWER_TOKENS = 128  # of an answer to a question, at most
+THOUGHT_TOKENS = 1920  # more than that for a reasoning model
+
+
+@dataclass(frozen=True)
+class AnswerRule:
+    """How long an answer may be, and whether a thought is separated from it."""
+
+    max_tokens: int = ANSWER_TOKENS
+    has_thoughts: bool = False  # the checkpoint is a reasoning model
+    opens_thought: bool = False  # its chat template opens the thought
+
+    @classmethod
+    def of(cls, has_thoughts: bool, opens_thought: bool) -> "AnswerRule":
+        """Return the rule of a checkpoint. A reasoning model gets tokens for its thought, too."""
+        max_tokens = ANSWER_TOKENS + (THOUGHT_TOKENS if has_thoughts else 0)
+        return cls(max_tokens, has_thoughts, opens_thought)
+
+    def apply(self, answer: Answer) -> Answer:
+        """Return an answer whose text has no thought, so that everything that judges it reads the answer only."""
+        if not self.has_thoughts:
+            return answer
+        return replace(answer, text=answer_of(answer.text, self.opens_thought and answer.shows_thoughts))
 
 
 @dataclass(frozen=True)
@@ -20,6 +45,7 @@ class Reference:
     prompts: list[list[Messages]]  # to time, of each length
     logits: Path  # float32 [scored tokens, vocabulary]
     vocabulary: int
+    rule: AnswerRule = AnswerRule()
 
     @property
     def scored_tokens(self) -> int:

@@ -25,6 +25,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from steps.chat.runtime.reasoning import has_thoughts, is_named_reasoning
 from steps.common.disk import need_space
 from steps.common.errors import StepError
 from steps.evaluation.inputs.effort import Effort
@@ -32,11 +33,10 @@ from steps.evaluation.inputs.question import Question
 from steps.evaluation.inputs.reading import Messages
 from steps.evaluation.inputs.scored_text import TextContent
 from steps.evaluation.measure import speed
-from steps.evaluation.measure.measured import Measured, Measurements, Reference
+from steps.evaluation.measure.measured import AnswerRule, Measured, Measurements, Reference
 from steps.evaluation.measure.model_process import Answer, ModelProcess
 from steps.evaluation.results import Samples
 
-MAX_TOKENS = 128  # of an answer to a question
 _MEMORY_SHARE = 0.6  # of the free memory that the files of all models may fill for the models to be loaded together
 _LOGIT_BYTES = 4
 
@@ -49,8 +49,16 @@ def progress_calls(effort: Effort, questions: int, models: int) -> int:
     return questions * (1 + models) + speed.progress_calls(effort, models)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The reference's checkpoint."""
+
+    folder: Path
+    name: str
+
+
 def measure_reference(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     questions: Sequence[Question],
     text: TextContent,
     effort: Effort,
@@ -64,17 +72,19 @@ def measure_reference(
     """
     logits = scratch / "reference-logits"
     with ModelProcess("the reference", scratch) as process:
-        process.load_checkpoint(checkpoint)
+        process.load_checkpoint(checkpoint.folder)
         prompts = speed.prompts_needed(effort)
         prepared = process.prepare(text, effort.tokens, effort.prompt_lengths, effort.new_tokens, prompts)
+        thinks = has_thoughts(checkpoint.folder) or is_named_reasoning(checkpoint.name)
+        rule = AnswerRule.of(thinks, prepared.opens_thought)
         answers = []
         for question in questions:
-            answers.append(process.answer(question.messages, MAX_TOKENS))
+            answers.append(rule.apply(process.answer(question.messages, rule.max_tokens)))
             progress()
         if error := next((answer.error for answer in answers if answer.error), None):
             raise StepError(f"the reference could not be evaluated: {error}")
         texts = [answer.text for answer in answers]
-        reference = Reference(texts, prepared.windows, prepared.prompts, logits, prepared.vocabulary)
+        reference = Reference(texts, prepared.windows, prepared.prompts, logits, prepared.vocabulary, rule)
         size = _LOGIT_BYTES * reference.scored_tokens * reference.vocabulary
         need_space("the reference's logits", [(scratch, size)])
         process.write_logits(reference.windows, logits, progress)
@@ -145,7 +155,7 @@ def measure_models(
         for process in processes.values():
             process.unload()  # from here on one model is loaded at a time
         for label, process in processes.items():
-            answers = _answers(process, label, ask)
+            answers = _answers(process, label, ask, reference.rule)
             scores = _scores(process, reference, models.scratch / f"{label}.npy", progress)
             process.close()
             measured[label] = Measured(
@@ -201,10 +211,12 @@ def _start(process: ModelProcess, reference: Reference) -> _Start:
     return _Start(loaded.load_s, loaded.ignores_eos, first.seconds)
 
 
-def _answers(process: ModelProcess, label: str, ask: Callable[[str, Ask], list[Answer]]) -> list[Answer]:
+def _answers(
+    process: ModelProcess, label: str, ask: Callable[[str, Ask], list[Answer]], rule: AnswerRule
+) -> list[Answer]:
     """Return the answers to the questions, by the model as it was logged."""
     process.load(ignore_eos=False)
-    answers = ask(label, lambda messages: process.answer(messages, MAX_TOKENS))
+    answers = ask(label, lambda messages: rule.apply(process.answer(messages, rule.max_tokens)))
     errors = [answer.error for answer in answers if answer.error]
     if errors and len(errors) == len(answers):
         raise StepError(f"{process.name} could not be evaluated: it fails at every question: {errors[0]}")

@@ -35,6 +35,7 @@ class Answer:
     completion_tokens: int | None
     seconds: float
     error: str | None = None
+    shows_thoughts: bool = False  # whether the text begins where the prompt ends, with a thought if there is one
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Prepared:
     """What the tokenizer of a checkpoint makes of a text."""
 
     vocabulary: int
+    opens_thought: bool  # whether the chat template opens a thought at the end of a prompt
     windows: list[Window]
     prompts: list[list[Messages]]  # of each length
 

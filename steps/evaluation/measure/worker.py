@@ -25,6 +25,7 @@ from typing import Any
 _PROJECT = Path(__file__).parents[3]
 # Settings in a model's config that let it go on past its end token (EOS). A model has one of the two, or neither.
 _IGNORE_EOS = {"ignore_eos": True, "eos_token_id": -1}
+_THOUGHT_TAGS = "<think>", "</think>"  # as in steps.chat.runtime.reasoning
 
 Messages = list[dict[str, str]]
 Result = dict[str, Any]  # what JSON can hold
@@ -34,22 +35,26 @@ class LoggedModel:
     """An MLflow model with the signature `llm/v1/chat`.
 
     `ignores_eos` tells whether its answers go on past their end token. Not every model can.
+    `shows_thoughts` tells whether a text of this model begins where its prompt ends, thought and all.
     """
 
     def __init__(self, folder: str, ignore_eos: bool) -> None:
         import mlflow
 
-        config = mlflow.models.Model.load(folder).flavors["python_function"].get("config") or {}
+        flavors = mlflow.models.Model.load(folder).flavors
+        self.shows_thoughts = "transformers" in flavors
+        config = flavors["python_function"].get("config") or {}
         changes = {name: value for name, value in _IGNORE_EOS.items() if ignore_eos and name in config}
         self.ignores_eos = bool(changes)
         self._model = mlflow.pyfunc.load_model(folder, model_config=config | changes if changes else None)
 
     def answer(self, messages: Messages, max_tokens: int) -> Result:
-        """Return `text`, `prompt_tokens` and `completion_tokens`. A count is None if the model does not count."""
+        """Return `text`, `shows_thoughts`, `prompt_tokens` and `completion_tokens`. A count may be None."""
         response: Any = self._model.predict({"messages": messages, "max_tokens": max_tokens})
         response = response[0] if isinstance(response, list) else response  # the two wrappers differ here
         text, usage = response["choices"][0]["message"]["content"], response.get("usage") or {}
-        return {"text": text or ""} | {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        return {"text": text or "", "shows_thoughts": self.shows_thoughts} | counts
 
 
 class Checkpoint:
@@ -74,8 +79,25 @@ class Checkpoint:
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False
             )
         new = output[0, ids.shape[1] :]
-        text = self.tokenizer.decode(new, skip_special_tokens=True).lstrip()
-        return {"text": text, "prompt_tokens": ids.shape[1], "completion_tokens": len(new)}
+        text = self._decode(new.tolist()).lstrip()
+        counts = {"prompt_tokens": ids.shape[1], "completion_tokens": len(new)}
+        return {"text": text, "shows_thoughts": True} | counts
+
+    def _decode(self, tokens: list[int]) -> str:
+        """Return the text of an answer. The tags of a thought stay in it, even if they are special tokens."""
+        special = [tag for tag in _THOUGHT_TAGS if tag in self.tokenizer.all_special_tokens]
+        tags = {self.tokenizer.convert_tokens_to_ids(tag): tag for tag in special}
+        text, start = "", 0
+        for position, token in enumerate(tokens):
+            if token in tags:
+                text += self.tokenizer.decode(tokens[start:position], skip_special_tokens=True) + tags[token]
+                start = position + 1
+        return text + self.tokenizer.decode(tokens[start:], skip_special_tokens=True)
+
+    def generation_prompt(self) -> str:
+        """Return the prompt of a short question, as text."""
+        messages = [{"role": "user", "content": "?"}]
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 class Worker:
@@ -117,6 +139,7 @@ class Worker:
             answer = self._model.answer(messages, max_tokens) | {"error": None}
         except Exception as error:
             answer = {"text": "", "prompt_tokens": None, "completion_tokens": None, "error": one_line(error)}
+            answer["shows_thoughts"] = False
         return answer | {"seconds": time.perf_counter() - start}
 
     def time(self, repetition: int, unseen: Messages, cached: Messages, tokens: int) -> Result:
@@ -187,6 +210,7 @@ class Worker:
 
         from pydantic import TypeAdapter
 
+        from steps.chat.runtime.reasoning import opens_thought
         from steps.evaluation.inputs.prompts import make_prompts
         from steps.evaluation.inputs.scored_text import TextContent
         from steps.evaluation.inputs.windows import make_windows
@@ -195,6 +219,7 @@ class Worker:
         fitting = [length for length in lengths if length + room <= model.context_length] or lengths[:1]
         return {
             "vocabulary": model.vocabulary,
+            "opens_thought": opens_thought(model.generation_prompt()),
             "windows": [asdict(window) for window in make_windows(model.tokenizer, content, tokens)],
             "prompts": make_prompts(model.tokenizer, content, fitting, prompts),
         }
