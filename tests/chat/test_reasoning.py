@@ -78,7 +78,8 @@ def test_a_template_that_uses_the_thought_of_an_earlier_answer_gets_it(converted
     file.write_text(shown.replace("SHOWN", "(message['reasoning_content'] or '') + message['content']"))
     conversation = [*COUNT, {"role": "assistant", "content": "8", "reasoning_content": "2 3 4"}, *FRANCE]
     tokenizer = ChatTokenizer(folder)
-    assert "2 3 48<|end|>" in tokenizer._render(conversation, [])
+    tokens, shown_thought = tokenizer.encode_chat(conversation), tokenizer.encode("2 3 48<|end|>")
+    assert any(tokens[start : start + len(shown_thought)] == shown_thought for start in range(len(tokens)))
 
 
 def test_the_config_switches_it_off(model, converted, tmp_path):

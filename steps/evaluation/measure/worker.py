@@ -85,8 +85,8 @@ class Checkpoint:
 
     def _decode(self, tokens: list[int]) -> str:
         """Return the text of an answer. The tags of a thought stay in it, even if they are special tokens."""
-        special = [tag for tag in _THOUGHT_TAGS if tag in self.tokenizer.all_special_tokens]
-        tags = {self.tokenizer.convert_tokens_to_ids(tag): tag for tag in special}
+        added = self.tokenizer.added_tokens_decoder.items()
+        tags = {number: token.content for number, token in added if token.special and token.content in _THOUGHT_TAGS}
         text, start = "", 0
         for position, token in enumerate(tokens):
             if token in tags:
