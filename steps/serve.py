@@ -37,7 +37,7 @@ def serve_model(step: Step, model: str, host: str, port: str, follow: str) -> No
     name = served_name(model)
 
     def load(uri: str) -> ServedModel:
-        loaded = ServedModel(uri, name)
+        loaded = ServedModel(uri, name, context.limits.request_s)
         loaded.names.add(model)
         step.tag(model_uri=uri)
         return loaded

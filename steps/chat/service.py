@@ -6,7 +6,6 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .answer import Answer
 from .api.requests import ChatRequest, parse_chat, parse_params
 from .api.responses import Choice, Chunks, chat_response
 from .api.tools import may_be_calls
@@ -72,21 +71,18 @@ class Service:
         Raises:
             MlflowException: as for chat.
         """
-        yield from self.start(row, stream=True).chunks()
-
-    def start(self, row: Mapping[str, Any], stream: bool) -> Answer:
-        """Check and queue a chat request at once, for a server: it must refuse a request before it sends anything.
-
-        Raises:
-            MlflowException: as for chat.
-        """
-        request = self._parse(row)
-        generations = self._submit(request, stream)
-        return Answer(
-            generations,
-            chunks=lambda answer: self._read_chunks(row, request, answer),
-            response=lambda answer: self._read_response(row, request, answer),
-        )
+        chunks, completions = Chunks(self._name), []
+        with traced(self._trace, self._name, [row]) as record:
+            request = self._parse(row)
+            generations = self._submit(request, stream=True)
+            try:
+                for index, generation in enumerate(generations):
+                    completions.append((yield from _stream_choice(chunks, index, generation, request.tools)))
+            finally:
+                _cancel(generations)
+            response = self._respond(request, completions)
+            record([response], completions)
+            yield chunks.usage(response["usage"])
 
     def complete(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return a result row for each prompt, in order. A prompt that cannot be continued has an error in its row.
@@ -100,28 +96,6 @@ class Service:
             result_rows = [result_row(result) for result in results]
             record(result_rows, [result for result in results if isinstance(result, Completion)])
         return result_rows
-
-    def _read_chunks(self, row: Mapping[str, Any], request: ChatRequest, answer: Answer) -> Iterator[dict[str, Any]]:
-        chunks = Chunks(self._name)
-        with traced(self._trace, self._name, [row]) as record:
-            try:
-                for index, generation in enumerate(answer.generations):
-                    answer.completions.append((yield from _stream_choice(chunks, index, generation, request.tools)))
-            finally:
-                answer.cancel()
-            response = self._respond(request, answer.completions)
-            record([response], answer.completions)
-            yield chunks.usage(response["usage"])
-
-    def _read_response(self, row: Mapping[str, Any], request: ChatRequest, answer: Answer) -> dict[str, Any]:
-        with traced(self._trace, self._name, [row]) as record:
-            try:
-                answer.completions += [generation.wait() for generation in answer.generations]
-            finally:
-                answer.cancel()
-            response = self._respond(request, answer.completions)
-            record([response], answer.completions)
-        return response
 
     def _parse(self, row: Mapping[str, Any]) -> ChatRequest:
         return parse_chat(row, self._max_tokens, self.engine.tokenizer.supports_tools)

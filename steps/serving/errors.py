@@ -1,6 +1,5 @@
 """Errors of the server, in OpenAI's shape and in Anthropic's. No error repeats a part of the request."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,6 @@ _TYPES = {  # status -> OpenAI's type, Anthropic's type
     504: ("timeout_error", "timeout_error"),
 }
 _SERVER = ("server_error", "api_error")
-_FIELD = re.compile(r"([a-z_]+(?:\[\d+\]|\.[a-z_]+)*)(?: is |: | )")
 _RETRY_AFTER = {429: "1", 503: "2"}  # seconds
 
 
@@ -79,7 +77,4 @@ def of_exception(error: BaseException) -> ApiError:
         return ApiError(504, message, "timeout")
     if status >= 500:
         return ApiError(500, message, "internal_error")
-    if message.startswith("the prompt has") and "at most" in message:
-        return ApiError(400, message, "context_length_exceeded", "messages")
-    named = _FIELD.match(message)
-    return ApiError(400, message, "invalid_value", named[1] if named else None)
+    return ApiError(400, message, getattr(error, "code", None) or "invalid_value", getattr(error, "param", None))

@@ -11,10 +11,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from steps.serving.answers import Answer
 from steps.serving.context import context_of
 from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import ClientGone, Job, unless_gone
-from steps.serving.models import Answer, ServedModel
+from steps.serving.models import ServedModel
 from steps.serving.sse import DONE, EventStream, event, openai_error
 
 GONE = 499  # the status in logs and figures of a client that went away, as nginx writes it

@@ -77,5 +77,3 @@ class Gate:
 
 def _method(method: str) -> str:
     return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH") else "other"
-
-

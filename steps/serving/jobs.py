@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from steps.serving.answers import Answer
 from steps.serving.errors import ApiError
-from steps.serving.models import Answer
 
 _END = object()
 _Result = TypeVar("_Result")

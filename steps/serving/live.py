@@ -1,13 +1,14 @@
 """Which model answers: none while the first one loads, then one, and with `follow` the next one after it.
 
-    load 1 ──► current = 1 ────────────────► current = 2 ──►       a request uses the model that was current when it came
-                     load 2 beside 1 ──► ready    1 finishes what it has, then closes
+load 1 ──► current = 1 ────────────────► current = 2 ──►      a request uses the model that was current when it came
+                 load 2 beside 1 ──► ready    1 finishes what it has, then closes
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 
@@ -81,7 +82,7 @@ class Live:
                     continue
                 rejected = uri
                 check_memory(before)
-                self.current = await in_thread(lambda: load(uri))
+                self.current = await in_thread(partial(load, uri))
                 before.retire()
                 rejected = ""
                 _log.info("%s replaced %s", uri, before.uri)

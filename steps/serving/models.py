@@ -4,88 +4,41 @@ The custom model answers token by token, and an answer can be cancelled. Another
 answers whole: its chunks come at the end, and an answer that was cancelled runs on in its thread.
 """
 
+import json
+import os
 import re
 import threading
 import time
-import uuid
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
+from steps.serving.answers import Answer, Body, ServiceAnswer, WholeAnswer
 from steps.serving.errors import ApiError
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
-    from steps.chat.batching.generation import Completion
     from steps.chat.service import Service
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
-
-Body = Mapping[str, Any]
-
-
-class Answer(Protocol):
-    """An answer in the making. The methods block; `cancel` may be called from any thread."""
-
-    completions: "list[Completion]"  # the figures of the complete choices; empty if the model has none
-
-    def chunks(self) -> Iterator[dict[str, Any]]:
-        """Yield OpenAI's chunks."""
-
-    def response(self) -> dict[str, Any]:
-        """Return OpenAI's response."""
-
-    def cancel(self) -> None:
-        """Give the answer up."""
-
-
-class WholeAnswer:
-    """The answer of a model that only has `predict`."""
-
-    def __init__(self, model: "PyFuncModel", name: str, body: Body) -> None:
-        self.completions: list[Completion] = []
-        self._model, self._name, self._body = model, name, body
-
-    def response(self) -> dict[str, Any]:
-        """See Answer."""
-        fields = {name: value for name, value in self._body.items() if value is not None}
-        for name in ("stream", "stream_options", "model"):
-            fields.pop(name, None)
-        responses: Any = self._model.predict(fields)
-        response = responses[0] if isinstance(responses, list) else responses
-        return dict(response) | {"model": self._name, "object": _object(response)}
-
-    def chunks(self) -> Iterator[dict[str, Any]]:
-        """Yield the whole answer as a first chunk with the role, one with the text, one with the end."""
-        frame = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self._name}
-        frame |= {"object": "chat.completion.chunk", "system_fingerprint": None}
-        yield frame | {"choices": [_delta(0, {"role": "assistant", "content": ""}, None)]}
-        response = self.response()
-        for choice in response["choices"]:
-            yield frame | {"choices": [_delta(choice["index"], {"content": choice["message"]["content"]}, None)]}
-            yield frame | {"choices": [_delta(choice["index"], {}, choice["finish_reason"])]}
-        if (self._body.get("stream_options") or {}).get("include_usage"):
-            yield frame | {"choices": [], "usage": response.get("usage")}
-
-    def cancel(self) -> None:
-        """Do nothing: `predict` can't be stopped."""
 
 
 class ServedModel:
     """A loaded model: its name, its metadata, and how it answers. `release` must be called once for each `use`."""
 
-    def __init__(self, uri: str, name: str) -> None:
-        """Load a model.
+    def __init__(self, uri: str, name: str, timeout: float) -> None:
+        """Load a model. MLflow's variable SERVING_MODEL_CONFIG changes its model config.
 
         Args:
+            timeout: seconds that an answer may take, unless the variable says otherwise.
             uri: of the model; not an alias, so that it names the same model for ever.
             name: the name under which clients ask for it.
         """
         import mlflow
 
         self.uri, self.name, self.created = uri, name, int(time.time())
-        self.pyfunc: PyFuncModel = mlflow.pyfunc.load_model(uri)
+        changes = {"timeout": timeout} | json.loads(os.environ.get("SERVING_MODEL_CONFIG") or "{}")
+        self.pyfunc: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=changes)
         config = self.pyfunc.model_config or {}
         metadata = self.pyfunc.metadata.metadata or {}
         self.task = config.get("task") or metadata.get("task") or CHAT
@@ -100,17 +53,39 @@ class ServedModel:
         return self.service.engine.context_length if self.service else None
 
     def chat(self, body: Body, stream: bool) -> Answer:
-        """Check and queue a chat request. Raise MlflowException if it is refused."""
+        """Check and queue a chat request. Raise MlflowException or ApiError if it is refused."""
         if self.service:
-            return self.service.start(body, stream)
+            return ServiceAnswer(self.service, body, stream)
         if self.task != CHAT:
             raise ApiError(422, "this model continues prompts and has no chat: use /v1/completions", "unsupported")
-        return WholeAnswer(self.pyfunc, self.name, body)
+        return WholeAnswer(self.pyfunc, body)
 
-    def needs_service(self, what: str) -> "Service":
-        """Return the custom model's service. Raise ApiError if the model has none."""
+    def complete(self, body: Body, stream: bool) -> Answer:
+        """Check and queue a request of /v1/completions. Raise MlflowException or ApiError if it is refused."""
+        return ServiceAnswer(self._service_for("/v1/completions"), body, stream, chat=False)
+
+    def prompt_tokens(self, body: Body) -> list[int]:
+        """Return the tokens of a chat request's prompt. Raise MlflowException or ApiError if it is refused."""
+        return self._service_for("counting tokens").prompt_tokens(body)
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return self._service_for("/tokenize").engine.tokenizer.encode(text) if text else []
+
+    def text(self, tokens: list[int]) -> str:
+        """Return the text of tokens. Raise MlflowException if the vocabulary lacks a token."""
+        engine = self._service_for("/detokenize").engine
+        engine.check_tokens("tokens", tokens)
+        return b"".join(map(engine.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token. A part of a character becomes the replacement character."""
+        return self.text([token])
+
+    def _service_for(self, what: str) -> "Service":
         if self.service is None:
-            raise ApiError(422, f"{what}: this model's flavor cannot do that; a model of wrap_custom can", "unsupported")
+            message = f"{what}: a model of this flavor cannot do that; a model of wrap_custom can"
+            raise ApiError(422, message, "unsupported")
         return self.service
 
     def use(self) -> None:
@@ -152,12 +127,4 @@ def _service(model: "PyFuncModel") -> "Service | None":
     except Exception:  # MLflow raises MlflowException or AttributeError for other flavors
         return None
     service = getattr(python_model, "_service", None)
-    return service if hasattr(service, "start") else None
-
-
-def _delta(index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _object(response: Mapping[str, Any]) -> str:
-    return response.get("object") or "chat.completion"
+    return service if hasattr(service, "text_completion") else None

@@ -3,7 +3,8 @@
     bind ─► listen ─► load the model ─► answer ──── SIGTERM ─► drain ─► end
               /health: 503 loading      200                    503 draining, answers in work go on
 
-The first SIGTERM or SIGINT drains. A signal that comes a second later or more ends the answers in work, too. SIGHUP reads the keys again.
+The first SIGTERM or SIGINT drains. A signal that comes a second later or more ends the answers in work, too.
+SIGHUP reads the keys again.
 """
 
 import asyncio

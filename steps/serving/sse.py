@@ -28,7 +28,7 @@ def openai_error(error: ApiError) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """A streamed response. It ends properly whatever happens: by itself, by an error, or because the client has gone."""
+    """A streamed response. It ends properly by itself, by an error, and when the client has gone."""
 
     def __init__(
         self,

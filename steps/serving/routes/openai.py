@@ -1,12 +1,13 @@
 """OpenAI's endpoints: chat, completions and models."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from steps.serving.answers import Answer, Body
 from steps.serving.body import read_json, streams
 from steps.serving.context import context_of
 from steps.serving.errors import ApiError
@@ -28,14 +29,14 @@ def check_model(model: ServedModel, body: Mapping[str, Any]) -> None:
 @router.post("/chat/completions", include_in_schema=False)
 async def chat_completions(request: Request) -> Response:
     """Answer a chat."""
-    body = await read_json(request)
-    stream = streams(body)
+    return await _answer(request, ServedModel.chat)
 
-    def start(model: ServedModel) -> Any:
-        check_model(model, body)
-        return model.chat(body, stream)
 
-    return await exchange(request, start, stream)
+@router.post("/v1/completions")
+@router.post("/completions", include_in_schema=False)
+async def completions(request: Request) -> Response:
+    """Continue prompts as they are."""
+    return await _answer(request, ServedModel.complete)
 
 
 @router.get("/v1/models")
@@ -52,6 +53,17 @@ async def one_model(request: Request, name: str) -> Response:
     with context_of(request).live.model() as model:
         check_model(model, {"model": name})
         return JSONResponse(_entry(model))
+
+
+async def _answer(request: Request, method: Callable[[ServedModel, Body, bool], Answer]) -> Response:
+    body = await read_json(request)
+    stream = streams(body)
+
+    def start(model: ServedModel) -> Answer:
+        check_model(model, body)
+        return method(model, body, stream)
+
+    return await exchange(request, start, stream)
 
 
 def _entry(model: ServedModel) -> dict[str, Any]:
