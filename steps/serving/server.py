@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from steps.common.errors import StepError
 from steps.serving.connection import Connection
 from steps.serving.context import Context
+from steps.serving.limits import Limits
 from steps.serving.models import ServedModel
 
 _log = logging.getLogger("phi_mlflow.serving")
@@ -58,6 +59,21 @@ def serve(app: FastAPI, bound: socket.socket, source: Source, on_ready: Callable
     asyncio.run(_serve(app, bound, source, on_ready))
 
 
+def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """Return how uvicorn runs the application: quiet, and with the limits of connections."""
+    return uvicorn.Config(
+        app,
+        http=Connection.with_limit(limits.body_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,18 +99,7 @@ class _Stop:
 
 async def _serve(app: FastAPI, bound: socket.socket, source: Source, on_ready: Callable[[], None]) -> None:
     context: Context = app.state.context
-    config = uvicorn.Config(
-        app,
-        http=Connection.with_limit(context.limits.body_s),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=1,
-    )
-    server, stop = _Server(config), _Stop()
+    server, stop = _Server(uvicorn_config(app, context.limits)), _Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
