@@ -33,6 +33,7 @@ class Settings:
     kv_cache_mb: int = 4096  # MiB for the KV cache, with the finished sequences that it keeps for reuse
     prefill_chunk: int = 64  # tokens of a prompt that are read between two decode steps
     longrope_switch: int = 0  # length in tokens past which LongRoPE's long factors apply; 0: the model has no LongRoPE
+    special_tokens_in_text: str = "plain"  # text of special tokens in messages: "plain" text, or "special" tokens
     ignore_eos: bool = False  # answers go on after an end token, up to max_tokens: for measuring speed
 
     @classmethod
@@ -46,6 +47,8 @@ class Settings:
         settings = cls(**{name: config[name] for name in names if config.get(name) is not None})
         if not isinstance(settings.ignore_eos, bool):
             raise _invalid("ignore_eos", settings.ignore_eos, "true or false")
+        if settings.special_tokens_in_text not in ("plain", "special"):
+            raise _invalid("special_tokens_in_text", settings.special_tokens_in_text, "plain or special")
         for name, minimum in _MINIMUM.items():
             value, types = getattr(settings, name), (int, float) if name in _FRACTIONS else (int,)
             if name == "timeout" and value is None:

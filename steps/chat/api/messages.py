@@ -33,12 +33,17 @@ def read_messages(value: Any, shows_calls: bool) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise invalid("messages", value, "expected a list of at least one message")
     messages = [_message(f"messages[{index}]", message) for index, message in enumerate(value)]
-    for index, message in enumerate(messages):
-        if not shows_calls and (message["role"] == "tool" or message.get("tool_calls")):
-            dropped = "role tool" if message["role"] == "tool" else "tool_calls"
-            name = f"messages[{index}]." + ("role" if message["role"] == "tool" else "tool_calls")
-            raise ModelError(f"{name}: this model's chat template drops {dropped}: leave it out", param=name)
+    if not shows_calls:
+        _refuse_dropped(messages)
     return messages
+
+
+def _refuse_dropped(messages: list[dict[str, Any]]) -> None:
+    """Raise ModelError if a conversation has what a chat template without tools leaves out."""
+    dropped = {f"messages[{index}].role": "role tool" for index, m in enumerate(messages) if m["role"] == "tool"}
+    dropped |= {f"messages[{index}].tool_calls": "tool_calls" for index, m in enumerate(messages) if "tool_calls" in m}
+    for name, what in dropped.items():
+        raise ModelError(f"{name}: this model's chat template drops {what}: leave it out", param=name)
 
 
 def check_continued(messages: list[dict[str, Any]]) -> None:

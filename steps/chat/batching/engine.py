@@ -31,12 +31,12 @@ class Engine:
         """Load a folder that has a genai_config.json.
 
         Raises:
-            MlflowException: the execution provider is not available.
+            MlflowException: the execution provider is not available, or the chat template is not valid Jinja.
         """
         self._process = os.getpid()
         folder, self.settings = Path(folder), settings or Settings()
         self.threads = self.settings.threads or usable_cpus()
-        self.tokenizer = ChatTokenizer(folder)
+        self.tokenizer = ChatTokenizer(folder, self.settings.special_tokens_in_text)
         # Twice as many rows as active sequences: the others hold finished sequences for reuse.
         session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
         self.context_length, self.vocab_size = session.graph.context_length, session.graph.vocab_size
@@ -83,7 +83,7 @@ class Engine:
         self.check_tokens("stop_token_ids", sampling.stop_token_ids)
         constraint = None if sampling.response_format is None else self._constraints.compile(sampling.response_format)
         sampler = Sampler(sampling, choice, constraint, prompt)
-        text = TextStream(self.tokenizer.stream_decoder(), sampling.stop, strip)
+        text = TextStream(self.tokenizer.stream_decoder(continues=not strip), sampling.stop, strip)
         generation = Generation(prompt, sampling, sampler, text, self.settings.effective_timeout(), stream)
         self._scheduler.submit(generation, wait)
         return generation

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..runtime.tokenizer import StreamDecoder
+    from ..runtime.stream_decoder import StreamDecoder
 
 
 class TextStream:
