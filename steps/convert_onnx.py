@@ -89,6 +89,11 @@ def _summarise(step: Step, conversion: Conversion) -> None:
         f"{'; has known limits, see its page' if limits else ''}"
     )
     notes = "".join(f"\n\nKnown limit of onnxruntime-genai, not of wrap_custom's model: {limit}" for limit in limits)
+    if differences := conversion.tokenizer.genai_differences:
+        notes += (
+            "\n\nNote for those who run the folder in onnxruntime-genai: its own tokenizer, which wrap_custom's model "
+            f"does not use, reads these texts otherwise than transformers: {'; '.join(differences)}."
+        )
     step.summarise(line, f"**{conversion.checkpoint.name}** as ONNX: {line}. Details: `{CONVERSION}`.{notes}")
 
 

@@ -16,10 +16,10 @@ class ConvertedCheckpoint(Origin):
 
 
 class TokenizerCheck(Part):
-    """The comparison of the runtime's tokenizer with transformers'. See tokenizer_check.py."""
+    """The comparison of the folder's tokens with transformers'. See tokenizer_check.py."""
 
-    prompts: int
-    known_differences: tuple[str, ...]
+    texts: int  # that the logged model reads as transformers does
+    genai_differences: tuple[str, ...]  # texts that onnxruntime-genai's own tokenizer reads otherwise
 
 
 class LogitsCheck(Part):

@@ -1,14 +1,21 @@
-"""Check that the runtime's tokenizer reads prompts as transformers does, on a short corpus and without the weights."""
+"""Check that the logged model reads prompts as transformers does, on a short corpus and without the weights.
+
+The logged model reads the folder with the library `tokenizers`. A difference there fails the conversion.
+onnxruntime-genai has a tokenizer of its own, for those who run the folder in it. A difference there is a note.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steps.chat.runtime.tokenizer import load_tokenizer
+from mlflow.exceptions import MlflowException
+
+from steps.chat.runtime.tokenizer import ChatTokenizer
 from steps.common.errors import StepError
 from steps.conversion.record import TokenizerCheck
 
-# What people write. A conversion is refused if its runtime makes other tokens of any of these.
+# What people write, and what onnxruntime-genai 0.15.2 is known to read otherwise.
 CORPUS = {
     "English": "What's the capital of France? I don't know; we'll see.",
     "accents": "Où est l'hôtel ? Ça coûte 12,50 €, naïve Ærø, Żółć, Übergrößenträger",
@@ -29,10 +36,6 @@ CORPUS = {
     "spaces only": "   ",
     "special tokens in the text": "Say <|end|>\n<|assistant|>\nNo.<|user|> <|system|>x<|endoftext|> <s></s><unk> <|en",
     "long": "The quick brown fox, naïve café, 你好 👍. " * 100,
-}
-# What onnxruntime-genai 0.15.2 is known to split into other tokens than the published tokenizers do. If these were
-# refused, no checkpoint could be converted. So the record only names the ones that differ.
-KNOWN_DIFFERENCES = {
     "several spaces before a digit": "Total:    100",
     "several spaces before a bracket": "f(\n      ):",
     "several spaces before Chinese": "一  二",
@@ -49,61 +52,97 @@ KNOWN_DIFFERENCES = {
 def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
     """Compare the tokens of prompts, from message to IDs, and the text of these tokens, streamed as answers are.
 
-    Takes as long as reading both tokenizers: 0.3 s for 32,000 tokens, 3 s for 200,000.
+    Takes as long as reading the tokenizers: 0.5 s for 32,000 tokens, 5 s for 200,000.
 
     Args:
         checkpoint: the transformers folder.
         converted: the folder made from it. Its weights are not read.
 
+    Returns:
+        The texts that onnxruntime-genai's own tokenizer reads otherwise.
+
     Raises:
-        StepError: a prompt of CORPUS differs; the line says how.
+        StepError: the logged model would read a text of CORPUS otherwise; the line says how.
     """
     from transformers import AutoTokenizer
 
     reference = AutoTokenizer.from_pretrained(checkpoint)
-    tokenizer = load_tokenizer(converted)
+    try:
+        tokenizer = ChatTokenizer(converted, special_tokens_in_text="special")
+    except MlflowException as error:
+        raise StepError(f"{error.message}. Nothing was logged. Mend the checkpoint's chat template") from None
     for name, message in CORPUS.items():
         if difference := _difference(reference, tokenizer, message):
             raise StepError(
-                f"the runtime does not read text as transformers does ({name}: {_short(message)}): {difference}. "
-                "Nothing was logged. Report the checkpoint's tokenizer to onnxruntime-genai"
+                f"the custom model would not read text as transformers does ({name}: {_short(message)}): {difference}. "
+                "Nothing was logged. Save the checkpoint's tokenizer again with transformers' save_pretrained"
             )
-    known = tuple(name for name, message in KNOWN_DIFFERENCES.items() if _difference(reference, tokenizer, message))
-    return TokenizerCheck(prompts=len(CORPUS), known_differences=known)
+    return TokenizerCheck(texts=len(CORPUS), genai_differences=_genai_differences(reference, converted))
 
 
-def _difference(reference: Any, tokenizer: Any, message: str) -> str:
-    """Return how the runtime's reading of a message differs from transformers', as a clause; empty if it does not.
+def _difference(reference: Any, tokenizer: ChatTokenizer, message: str) -> str:
+    """Return how the logged model's reading of a message differs from transformers', as a clause; empty if it does not.
 
     Args:
         reference: transformers' tokenizer.
-        tokenizer: the runtime's tokenizer.
     """
-    messages = [{"role": "user", "content": message}]
-    expected_prompt = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    expected = _encode(reference, message)
+    if difference := _token_difference(tokenizer.encode(message), expected):
+        return difference
+    if tokenizer.template is not None:
+        messages = [{"role": "user", "content": message}]
+        prompt = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if difference := _token_difference(tokenizer.encode_chat(messages), _encode(reference, prompt)):
+            return f"in the chat template, {difference}"
+    return _decoded_difference(reference, tokenizer.stream_decoder().decode, expected)
+
+
+def _genai_differences(reference: Any, converted: Path) -> tuple[str, ...]:
+    """Return the texts that onnxruntime-genai reads otherwise than transformers, or why it can't read any."""
+    from steps.conversion.genai_tokenizer import load_tokenizer
+
     try:
-        prompt = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
-        tokens = [int(token) for token in tokenizer.encode(prompt)]
-    except RuntimeError as error:  # the binding raises it for every fault
-        return f"it fails with {str(error)!r}"
-    if prompt != expected_prompt:
-        return f"its chat template makes {_short(prompt)} instead of {_short(expected_prompt)}"
-    expected = _encode(reference, expected_prompt)
-    if tokens != expected:
-        shorter = min(len(tokens), len(expected))
-        at = next((i for i in range(shorter) if tokens[i] != expected[i]), shorter)
-        return f"from token {at} on it makes {tokens[at : at + 8]} instead of {expected[at : at + 8]}"
-    return _decoded_difference(reference, tokenizer, message)
+        tokenizer = load_tokenizer(converted)
+    except Exception as error:  # the binding raises plain exceptions
+        return (f"every text: it cannot load this tokenizer ({' '.join(str(error).split())[:200]})",)
+    return tuple(name for name, message in CORPUS.items() if _genai_differs(reference, tokenizer, message))
 
 
-def _decoded_difference(reference: Any, tokenizer: Any, message: str) -> str:
-    """Return how the text of a message's tokens differs when the runtime streams it; empty if it does not."""
-    tokens = _encode(reference, message)
+def _genai_differs(reference: Any, tokenizer: Any, message: str) -> bool:
+    """Return whether onnxruntime-genai makes another prompt, other tokens or another text of a message."""
+    prompt, expected = message, _encode(reference, message)
+    try:
+        if reference.chat_template is not None:
+            messages = [{"role": "user", "content": message}]
+            expected_prompt = reference.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            prompt = tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+            if prompt != expected_prompt or tokenizer.encode(prompt).tolist() != _encode(reference, prompt):
+                return True
+        elif tokenizer.encode(prompt).tolist() != expected:
+            return True
+        return bool(_decoded_difference(reference, tokenizer.create_stream().decode, expected))
+    except Exception:  # the binding raises plain exceptions for every fault
+        return True
+
+
+def _token_difference(tokens: list[int], expected: list[int]) -> str:
+    if tokens == expected:
+        return ""
+    shorter = min(len(tokens), len(expected))
+    at = next((i for i in range(shorter) if tokens[i] != expected[i]), shorter)
+    return f"from token {at} on it makes {tokens[at : at + 8]} instead of {expected[at : at + 8]}"
+
+
+def _decoded_difference(reference: Any, decode: Callable[[int], str], tokens: list[int]) -> str:
+    """Return how the text of tokens differs when it is streamed; empty if it does not.
+
+    Args:
+        decode: gives the text that each token completes.
+    """
     if set(tokens) & set(reference.added_tokens_decoder):
         return ""  # both leave added tokens out, but transformers puts a space in place of some
-    stream = tokenizer.create_stream()
-    decoded = "".join(stream.decode(token) for token in tokens)
-    expected = reference.decode(tokens, skip_special_tokens=True)
+    decoded = "".join(decode(token) for token in tokens)
+    expected = reference.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if decoded.strip() != expected.strip():  # both wrappers strip answers
         return f"it decodes to {_short(decoded)} instead of {_short(expected)}"
     return ""

@@ -1,13 +1,16 @@
 """A loaded model: prompts in, answers out."""
 
+import os
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
 
-from ..api.requests import Sampling
+from ..api.sampling import Sampling
+from ..errors import ModelError, refuse_copy
 from ..runtime.cpus import usable_cpus
 from ..runtime.session import open_session
 from ..runtime.tokenizer import ChatTokenizer, read_config
@@ -20,20 +23,23 @@ from .text_stream import TextStream
 
 
 class Engine:
-    """A loaded model, and the thread that runs its graph. Any thread may call it."""
+    """A loaded model, and the thread that runs its graph. Any thread of the process that loaded it may call it."""
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, folder: Path | str, settings: Settings | None = None) -> None:
         """Load a folder that has a genai_config.json.
 
         Raises:
-            MlflowException: the execution provider is not available.
+            MlflowException: the execution provider is not available, or the chat template is not valid Jinja.
         """
+        self._process = os.getpid()
         folder, self.settings = Path(folder), settings or Settings()
         self.threads = self.settings.threads or usable_cpus()
-        self.tokenizer = ChatTokenizer(folder)
+        self.tokenizer = ChatTokenizer(folder, self.settings.special_tokens_in_text)
         # Twice as many rows as active sequences: the others hold finished sequences for reuse.
         session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
-        self.context_length = session.graph.context_length
+        self.context_length, self.vocab_size = session.graph.context_length, session.graph.vocab_size
         end_tokens = np.atleast_1d(read_config(folder)["model"]["eos_token_id"]).tolist()
         self._constraints = Constraints(folder, session.graph.vocab_size, end_tokens)
         self._scheduler = Scheduler(session, self.settings, [] if self.settings.ignore_eos else end_tokens)
@@ -41,7 +47,7 @@ class Engine:
         self._thread.start()
         # The thread refers to the scheduler, and not to the engine. So Python collects an engine that nobody uses any
         # more, and that ends the thread.
-        self._finalizer = weakref.finalize(self, _close, self._scheduler, self._thread)
+        self._finalizer = weakref.finalize(self, _close, self._scheduler, self._thread, self._process)
 
     @property
     def token_budget(self) -> int:
@@ -67,14 +73,18 @@ class Engine:
             stream: whether the caller wants the text piece by piece, and not the whole answer only.
 
         Raises:
-            MlflowException: the prompt is empty or leaves no room for an answer, the response format is not supported,
-                or the queue is full.
+            ModelError: the prompt is empty or leaves no room for an answer, the response format is not supported, a
+                token is not in the vocabulary, the queue is full, or another process loaded the model.
         """
-        self._check_length(prompt)
+        self.check_process()
+        self.check_length(prompt, sampling.max_tokens)
+        self.check_tokens("prompt", prompt)
+        self.check_tokens("logit_bias", [token for token, _ in sampling.logit_bias])
+        self.check_tokens("stop_token_ids", sampling.stop_token_ids)
         constraint = None if sampling.response_format is None else self._constraints.compile(sampling.response_format)
-        sampler = Sampler(sampling, choice, constraint)
-        text = TextStream(self.tokenizer.stream_decoder(), sampling.stop, strip)
-        generation = Generation(prompt, sampling, sampler, text, self.settings.timeout, stream)
+        sampler = Sampler(sampling, choice, constraint, prompt)
+        text = TextStream(self.tokenizer.stream_decoder(continues=not strip), sampling.stop, strip)
+        generation = Generation(prompt, sampling, sampler, text, self.settings.effective_timeout(), stream)
         self._scheduler.submit(generation, wait)
         return generation
 
@@ -82,22 +92,56 @@ class Engine:
         """End the thread. Answers that are not complete fail."""
         self._finalizer()
 
-    def _check_length(self, prompt: list[int]) -> None:
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes that a token stands for. They may be a part of a character only."""
+        return self._constraints.token_bytes(token)
+
+    def check_process(self) -> None:
+        """Raise ModelError if this process is a fork: a fork has the model's memory, and not its thread."""
+        if os.getpid() != self._process:
+            raise ModelError(
+                f"the model was loaded in process {self._process}, and this is its fork {os.getpid()}: load the model "
+                "in this process",
+                error_code=INVALID_STATE,
+            )
+
+    def check_length(self, prompt: list[int], max_tokens: int, name: str = "messages") -> None:
+        """Raise ModelError if the prompt is empty, or too long for the context or the KV cache.
+
+        Args:
+            prompt: tokens.
+            name: the field that it is from.
+        """
         if not prompt:
-            raise MlflowException.invalid_parameter_value("the prompt has no tokens; expected some text")
+            raise ModelError("the prompt has no tokens; expected some text", param=name)
         limit = min(self.context_length, self.token_budget)
-        if len(prompt) < limit:
+        if len(prompt) + min(max_tokens, 1) <= limit:
             return
         advice = (
             "shorten it" if limit == self.context_length else "shorten it, or raise kv_cache_mb in the model config"
         )
-        raise MlflowException.invalid_parameter_value(
+        raise ModelError(
             f"the prompt has {len(prompt)} tokens; at most {limit - 1} fit, because the answer needs at least one: "
-            f"{advice}"
+            f"{advice}",
+            param=name,
+            code="context_length_exceeded",
         )
 
+    def check_tokens(self, name: str, tokens: Sequence[int]) -> None:
+        """Raise ModelError if the vocabulary lacks a token.
 
-def _close(scheduler: Scheduler, thread: threading.Thread) -> None:
+        Args:
+            name: the field that the tokens are from.
+        """
+        if any(token >= self.vocab_size for token in tokens):
+            raise ModelError(
+                f"{name} has a token that the model lacks; expected numbers below {self.vocab_size}", param=name
+            )
+
+
+def _close(scheduler: Scheduler, thread: threading.Thread, process: int) -> None:
+    if os.getpid() != process:  # a fork: the thread is not here, and its locks may be held for ever
+        return
     scheduler.close()
     if thread is not threading.current_thread():
         thread.join()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..runtime.tokenizer import StreamDecoder
+    from ..runtime.stream_decoder import StreamDecoder
 
 
 class TextStream:
@@ -20,14 +20,18 @@ class TextStream:
         self._held = ""  # decoded, but not shown yet
         self._longest_stop = max(map(len, stop), default=0)
         self.shown = ""
+        self.length = 0  # characters decoded so far; after a stop string, those before it
         self.stopped = False
 
     def add(self, token: int) -> str:
         """Return the text that can be shown after this token. Set `stopped` when a stop string is complete."""
-        self._held += self._decoder.decode(token)
+        decoded = self._decoder.decode(token)
+        self._held += decoded
+        self.length += len(decoded)
         starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
         if starts:
             self.stopped = True
+            self.length -= len(self._held) - min(starts)
             self._held = self._held[: min(starts)]
             return self.rest()
         longest = min(self._longest_stop, len(self._held))

@@ -1,0 +1,271 @@
+"""Read a checkpoint's chat template and render it, as transformers does.
+
+A template is a program of other people. It runs in jinja2's sandbox, with limits of size and of time. What it refuses,
+and every error in it, is an invalid parameter (HTTP 400) with the template's own words.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from mlflow.exceptions import MlflowException
+
+from .deadline import run_within
+from .template_sandbox import TemplateEnvironment, TemplateLimitError, new_budget
+
+SECONDS = 5.0  # that one rendering may take
+_SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_MARK = "Zq7marker"  # a text that no template contains
+_ENVIRONMENT = TemplateEnvironment()
+
+
+class ChatTemplate:
+    """The chat template of a folder, with the special tokens that it may name."""
+
+    def __init__(self, sources: dict[str, str], special_tokens: dict[str, Any]) -> None:
+        """
+        Args:
+            sources: the name of each template -> its source. A checkpoint with one template calls it "default".
+            special_tokens: the variables bos_token, eos_token and so on.
+
+        Raises:
+            MlflowException: a template is not valid Jinja.
+        """
+        self.sources, self._special_tokens = sources, special_tokens
+        try:
+            self._templates = {name: _ENVIRONMENT.from_string(source) for name, source in sources.items()}
+        except (jinja2.TemplateError, RecursionError, TemplateLimitError, OverflowError, MemoryError) as error:
+            raise _rejected(f"the chat template cannot be read: {_words(error)}") from None
+
+    @classmethod
+    def read(cls, folder: Path) -> "ChatTemplate | None":
+        """Return the chat template of a folder; None if it has none.
+
+        Raises:
+            MlflowException: the template is not valid Jinja.
+        """
+        sources = _read_sources(folder)
+        return cls(sources, _read_special_tokens(folder)) if sources else None
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: dict[str, Any] | None = None,
+    ) -> str:
+        """Return the prompt of a conversation.
+
+        Args:
+            tools: functions in OpenAI's form; None if the request has none.
+            add_generation_prompt: whether the prompt ends with the beginning of the assistant's answer.
+            continue_final_message: whether the prompt ends with the last message, which the answer goes on with.
+            variables: more variables of the template.
+
+        Raises:
+            MlflowException: the template refuses the conversation, has an error, or exceeds a limit.
+        """
+        shown = [*messages]
+        if continue_final_message:
+            shown = copy.deepcopy(shown)
+            shown[-1]["content"] += _CONTINUE_TAG
+        template = self._templates[self._choose(tools)]
+        arguments = {
+            **self._special_tokens,
+            **(variables or {}),
+            "messages": shown,
+            "tools": None if tools is None else [*tools],
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+
+        def render() -> str:
+            new_budget()
+            return template.render(**arguments)
+
+        try:
+            prompt = run_within(SECONDS, render)
+        except TimeoutError as error:
+            raise _rejected(f"the chat template does not end: {error}") from None
+        except TemplateLimitError as error:
+            raise _rejected(f"the chat template exceeds a limit: {error}") from None
+        except Exception as error:  # a template can raise whatever Python does
+            raise _rejected(f"messages: the chat template rejected them: {_words(error)}") from None
+        return _cut_at_tag(prompt, messages[-1]["content"]) if continue_final_message else prompt
+
+    @cached_property
+    def reads_tools(self) -> bool:
+        """Whether a template uses the variable `tools`."""
+        return any(
+            isinstance(node, nodes.Name) and node.name == "tools" and node.ctx == "load"
+            for source in self.sources.values()
+            for node in _ENVIRONMENT.parse(source).find_all(nodes.Name)
+        )
+
+    @cached_property
+    def reads_tool_calls(self) -> bool:
+        """Whether a template shows the tool calls of a message by itself."""
+        return any("tool_calls" in source for source in self.sources.values())
+
+    @cached_property
+    def sought_texts(self) -> frozenset[str]:
+        """The texts that a template looks for in what it is given, `'</think>' in content` for example."""
+        texts: set[str] = set()
+        for source in self.sources.values():
+            tree = _ENVIRONMENT.parse(source)
+            for comparison in tree.find_all(nodes.Compare):
+                if isinstance(comparison.expr, nodes.Const) and comparison.ops[0].op in ("in", "notin"):
+                    texts.add(str(comparison.expr.value))
+            for call in tree.find_all(nodes.Call):
+                if isinstance(call.node, nodes.Getattr):
+                    texts.update(str(argument.value) for argument in call.args if isinstance(argument, nodes.Const))
+        return frozenset(texts)
+
+    def dropped_roles(self) -> frozenset[str]:
+        """Return the roles whose messages the template leaves out without a word."""
+        return frozenset(role for role in ("system", "assistant", "tool") if self._drops(role))
+
+    def _drops(self, role: str) -> bool:
+        user = {"role": "user", "content": "u"}
+        message: dict[str, Any] = {"role": role, "content": _MARK}
+        conversations = [{"system": [message, user], "assistant": [user, message, user]}.get(role, [user, message])]
+        if role == "tool":
+            function = {"name": "f", "arguments": {}}
+            call = {"id": "call00000", "type": "function", "function": function}
+            calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+            conversations.append([user, calls, message | {"tool_call_id": "call00000", "name": "f"}])
+        prompts = []
+        for conversation in conversations:
+            try:
+                prompts.append(self.render(conversation))
+            except MlflowException:  # it refuses the role with its own words, or wants another conversation
+                continue
+        return bool(prompts) and all(_MARK not in prompt for prompt in prompts)
+
+    def _choose(self, tools: Sequence[dict[str, Any]] | None) -> str:
+        name = "tool_use" if tools is not None and "tool_use" in self.sources else "default"
+        if name not in self.sources:
+            names = ", ".join(sorted(self.sources))
+            raise _rejected(f"the checkpoint has the chat templates {names}, and none that is called default")
+        return name
+
+
+def check_template(folder: Path) -> str | None:
+    """Return what is wrong with a folder's chat template; None if nothing is, or if there is no template.
+
+    It renders conversations of several kinds. A template may refuse some of them, but not a user's message.
+    """
+    user, assistant = {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}
+    system, tool = {"role": "system", "content": "Be brief."}, {"role": "tool", "content": "42"}
+    function = {"name": "f", "description": "", "parameters": {"type": "object", "properties": {}}}
+    try:
+        template = ChatTemplate.read(folder)
+        if template is None:
+            return None
+        template.render([user])
+    except MlflowException as error:
+        return error.message
+    for conversation in ([user, assistant, user], [system, user], [user, assistant, tool], [user, assistant] * 50):
+        for tools in (None, [{"type": "function", "function": function}]):
+            try:
+                template.render(conversation, tools)
+            except MlflowException as error:
+                if isinstance(error.__context__, TimeoutError | TemplateLimitError):
+                    return error.message
+    return None
+
+
+def turn_end_token(folder: Path) -> str | None:
+    """Return the token with which a folder's chat template ends a turn of the assistant; None if it uses no token."""
+    user = {"role": "user", "content": "u"}
+    try:
+        template = ChatTemplate.read(folder)
+        if template is None:
+            return None
+        prompt = template.render([user, {"role": "assistant", "content": _MARK}], add_generation_prompt=False)
+    except MlflowException:
+        return None
+    rest = prompt.rpartition(_MARK)[2].lstrip()
+    return max((token for token in _added_tokens(folder) if token and rest.startswith(token)), key=len, default=None)
+
+
+def _added_tokens(folder: Path) -> list[str]:
+    if (folder / "tokenizer.json").is_file():
+        return [token["content"] for token in _read_json(folder / "tokenizer.json").get("added_tokens", [])]
+    decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    return [token["content"] for token in decoder.values()]
+
+
+def _read_sources(folder: Path) -> dict[str, str]:
+    """Return the templates of a folder by name. The file chat_template.jinja wins, as in transformers."""
+    more = {file.stem: _read_text(file) for file in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").is_file():
+        return {"default": _read_text(folder / "chat_template.jinja"), **more}
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _read_json(folder / name).get("chat_template")
+        if isinstance(template, str):
+            return {"default": template, **more}
+        if isinstance(template, list):
+            return {entry["name"]: entry["template"] for entry in template} | more
+        if isinstance(template, dict):
+            return template | more
+    return more
+
+
+def _read_special_tokens(folder: Path) -> dict[str, Any]:
+    """Return the special tokens by the names that transformers gives them in a template."""
+    content = _read_json(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in content:  # files of before 2023; later files state everything
+        content |= _read_json(folder / "special_tokens_map.json")
+    tokens: dict[str, Any] = {}
+    extra = content.get("extra_special_tokens")
+    names = [*(f"{name}_token" for name in _SPECIAL_TOKENS), *(extra if isinstance(extra, dict) else {})]
+    for name in names:
+        token = content.get(name) or (extra.get(name) if isinstance(extra, dict) else None)
+        if token:
+            tokens[name] = _token_text(token)
+    additional = content.get("additional_special_tokens") or (extra if isinstance(extra, list) else None)
+    if additional:
+        tokens["additional_special_tokens"] = [_token_text(token) for token in additional]
+    return tokens
+
+
+def _token_text(token: Any) -> str:
+    return token["content"] if isinstance(token, dict) else str(token)
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(_read_text(path)) if path.is_file() else {}
+
+
+def _cut_at_tag(prompt: str, content: str) -> str:
+    """Return the prompt up to the end of its last message."""
+    tag = _CONTINUE_TAG.strip()
+    if content.strip() not in prompt or tag not in prompt:
+        raise _rejected("messages: the chat template leaves out or changes the last message, so it cannot be continued")
+    end = prompt.rindex(tag)
+    kept = prompt[end:].startswith(_CONTINUE_TAG)
+    return prompt[:end] if kept else prompt[:end].rstrip()  # a template that trims the message loses its spaces
+
+
+def _words(error: BaseException) -> str:
+    """Return an error in one line."""
+    line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+    words = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    return f"{words[:500]}{line}"
+
+
+def _rejected(message: str) -> MlflowException:
+    return MlflowException.invalid_parameter_value(message)
