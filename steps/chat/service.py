@@ -1,7 +1,7 @@
 """Requests in, responses out: parse the fields, ask the engine, and build OpenAI's responses."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,14 @@ from .text_completions import TextCompletions
 from .tracing import traced
 
 
+Watch = Callable[[Generation], None]  # is given each generation of a request when it is queued
+
+
 class Service:
-    """A loaded model."""
+    """A loaded model.
+
+    A server that must give answers up in place of their callers passes `watch`.
+    """
 
     __reduce_ex__ = refuse_copy
 
@@ -49,7 +55,7 @@ class Service:
         self.served = Served(config["model"], f"fp_{hashlib.sha256(checksums.read_bytes()).hexdigest()[:12]}")
         self._text = TextCompletions(self.engine, self.served)
 
-    def chat(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def chat(self, rows: Sequence[Mapping[str, Any]], watch: Watch | None = None) -> list[dict[str, Any]]:
         """Return the responses to chat requests. Check every row before the first answer, then answer all at once.
 
         Raises:
@@ -68,7 +74,7 @@ class Service:
             submitted: list[list[Generation]] = []
             try:
                 for request, prompt in zip(requests, prompts, strict=True):
-                    submitted.append(self._submit(request, prompt, stream=False, wait=len(rows) > 1))
+                    submitted.append(self._submit(request, prompt, stream=False, wait=len(rows) > 1, watch=watch))
                 answers = [[generation.wait() for generation in generations] for generations in submitted]
             finally:
                 _cancel(generation for generations in submitted for generation in generations)
@@ -76,7 +82,7 @@ class Service:
             record(responses, [completion for completions in answers for completion in completions])
         return responses
 
-    def stream(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, row: Mapping[str, Any], watch: Watch | None = None) -> Iterator[dict[str, Any]]:
         """Return the chunks of the response to a chat request: the roles, pieces of text, the finish reasons.
 
         The request is checked and queued when this returns. To close the iterator ends the answer.
@@ -84,7 +90,7 @@ class Service:
         Raises:
             ModelError: as for chat; at the call, except for what happens while the answer is made.
         """
-        chunks = self._stream(row)
+        chunks = self._stream(row, watch)
         next(chunks)
         return chunks
 
@@ -102,7 +108,7 @@ class Service:
             record(result_rows, [result for result in results if isinstance(result, Completion)])
         return result_rows
 
-    def text_completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def text_completion(self, body: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Any]:
         """Return OpenAI's response to a request of /v1/completions, as an object `text_completion`.
 
         With `echo`, `logprobs` and `max_tokens` 0 it has the log probabilities of the prompt's tokens.
@@ -111,30 +117,40 @@ class Service:
             ModelError: as for chat.
         """
         with traced(self._trace, self._name, [body]) as record:
-            response, completions = self._text.complete(body)
+            response, completions = self._text.complete(body, watch)
             record([response], completions)
         return response
 
-    def stream_text_completion(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream_text_completion(
+        self, body: Mapping[str, Any], watch: Watch | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Return the chunks of the response to a request of /v1/completions.
 
         Raises:
             ModelError: as for stream.
         """
-        chunks = self._stream_text(body)
+        chunks = self._stream_text(body, watch)
         next(chunks)
         return chunks
+
+    def prompt_tokens(self, body: Mapping[str, Any]) -> list[int]:
+        """Return the tokens of a chat request's prompt.
+
+        Raises:
+            ModelError: as for chat.
+        """
+        return self._prompt(self._parse(body))
 
     @property
     def _name(self) -> str:
         return self.served.model
 
-    def _stream(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _stream(self, row: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
         """Yield an empty chunk when the request is queued, which `stream` takes, and then the chunks."""
         with traced(self._trace, self._name, [row]) as record:
             self.engine.check_process()
             request = self._parse(row)
-            generations = self._submit(request, self._prompt(request), stream=True)
+            generations = self._submit(request, self._prompt(request), stream=True, watch=watch)
             chunks, completions = Chunks(self.served, request.include_usage), dict[int, Completion]()
             choices = [ChoiceStream(chunks, index, request, self.engine.token_bytes) for index in range(request.n)]
             try:
@@ -154,10 +170,10 @@ class Service:
             if request.include_usage:
                 yield chunks.usage(response["usage"])
 
-    def _stream_text(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _stream_text(self, body: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
         """As _stream, for stream_text_completion."""
         with traced(self._trace, self._name, [body]) as record:
-            chunks, completions = self._text.stream(body)
+            chunks, completions = self._text.stream(body, watch)
             yield {}
             yield from chunks
             record([], completions)
@@ -189,13 +205,22 @@ class Service:
         self.engine.check_length(prompt, request.sampling.max_tokens)
         return prompt
 
-    def _submit(self, request: ChatRequest, prompt: list[int], stream: bool, wait: bool = False) -> list[Generation]:
+    def _submit(
+        self,
+        request: ChatRequest,
+        prompt: list[int],
+        stream: bool,
+        wait: bool = False,
+        watch: Watch | None = None,
+    ) -> list[Generation]:
         """Queue each choice of a request. See Engine.submit for `stream` and `wait`."""
         generations: list[Generation] = []
         strip = not request.continue_final_message
         try:
             for choice in range(request.n):
                 generations.append(self.engine.submit(prompt, request.sampling, choice, strip, wait, stream))
+                if watch:
+                    watch(generations[-1])
         except MlflowException:
             _cancel(generations)
             raise

@@ -1,6 +1,6 @@
 """The requests of /v1/completions: prompts as texts or tokens, and the log probabilities of prompts and answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from .batching.engine import Engine
 from .batching.generation import Completion, Generation, Piece, interleaved
 from .batching.logprobs import TokenLogprob
 from .errors import ModelError
+
+
+_Watch = Callable[[Generation], None] | None  # see service.Service
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,14 @@ class TextCompletions:
     def __init__(self, engine: Engine, served: Served) -> None:
         self._engine, self._served = engine, served
 
-    def complete(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], list[Completion]]:
+    def complete(self, body: Mapping[str, Any], watch: _Watch = None) -> tuple[dict[str, Any], list[Completion]]:
         """Return the response to a request, and its completions.
 
         Raises:
             ModelError: a field is invalid, a prompt is too long, the queue is full, or the timeout is over.
         """
         request, prompts = self._read(body)
-        generations = self._submit(request, prompts, stream=False)
+        generations = self._submit(request, prompts, stream=False, watch=watch)
         try:
             completions = [generation.wait() for generation in generations]
         finally:
@@ -54,14 +57,16 @@ class TextCompletions:
         }
         return response, completions
 
-    def stream(self, body: Mapping[str, Any]) -> tuple[Iterator[dict[str, Any]], list[Completion]]:
+    def stream(
+        self, body: Mapping[str, Any], watch: _Watch = None
+    ) -> tuple[Iterator[dict[str, Any]], list[Completion]]:
         """Return the chunks of the response, and a list that has the completions at the end.
 
         Raises:
             ModelError: as for complete; at the call, except for what happens while the answer is made.
         """
         request, prompts = self._read(body)
-        generations = self._submit(request, prompts, stream=True)
+        generations = self._submit(request, prompts, stream=True, watch=watch)
         completions: list[Completion] = []
         return self._chunks(request, prompts, generations, completions), completions
 
@@ -124,7 +129,9 @@ class TextCompletions:
         self._engine.check_length(prompt.tokens, request.sampling.max_tokens, "prompt")
         return prompt
 
-    def _submit(self, request: CompletionRequest, prompts: list[_Prompt], stream: bool) -> list[Generation]:
+    def _submit(
+        self, request: CompletionRequest, prompts: list[_Prompt], stream: bool, watch: _Watch
+    ) -> list[Generation]:
         """Queue each choice of each prompt. A request with many choices waits for room in the queue."""
         wait = len(prompts) * request.n > 1
         generations: list[Generation] = []
@@ -133,6 +140,8 @@ class TextCompletions:
                 for choice in range(request.n):
                     generation = self._engine.submit(prompt.tokens, request.sampling, choice, False, wait, stream)
                     generations.append(generation)
+                    if watch:
+                        watch(generation)
         except MlflowException:
             _cancel(generations)
             raise

@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ from .generation import Generation
 from .sampler import Sampler
 from .scheduler import Scheduler
 from .text_stream import TextStream
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an engine does at the moment."""
+
+    running: int  # generations that have a row of the KV cache
+    waiting: int  # generations that wait for a row
+    cache_share: float  # tokens of the running generations, of those that the KV cache can hold: 0 to 1
 
 
 class Engine:
@@ -53,6 +63,12 @@ class Engine:
     def token_budget(self) -> int:
         """Tokens that the KV cache can hold, all sequences together."""
         return self._scheduler.cache.budget
+
+    def load(self) -> Load:
+        """Return what the engine does at the moment. Any thread may ask."""
+        active = [*self._scheduler.cache.active]
+        used = sum(sequence.size for sequence in active)
+        return Load(len(active), self._scheduler.waiting, used / self.token_budget)
 
     def submit(
         self,

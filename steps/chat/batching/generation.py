@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED
+from mlflow.protos.databricks_pb2 import CANCELLED, DEADLINE_EXCEEDED
 
 from ..api.sampling import Sampling
 from ..errors import ModelError
@@ -70,6 +70,7 @@ class Generation:
         self.generated: list[int] = []  # tokens
         self.prompt_logprobs: list[TokenLogprob] = []
         self.completion: Completion | None = None
+        self.finished: Completion | None = None  # as soon as the engine has it, before the caller reads it
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._put: Callable[[Event], None] = self._events.put
         self._lock = threading.Lock()
@@ -105,6 +106,11 @@ class Generation:
         """Give the answer up. Its row of the KV cache is free before the next token."""
         self.cancelled = True
 
+    def abort(self) -> None:
+        """Give the answer up in place of its caller, who hears of it at once. Any thread may call this."""
+        self.cancel()
+        self.emit(ModelError("the answer was given up", error_code=CANCELLED))
+
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Let a function have every event from the first one on: pieces, then the completion or an exception.
 
@@ -117,6 +123,8 @@ class Generation:
 
     def emit(self, event: Event) -> None:
         """Send the caller a piece of text, or the end. The engine's thread calls this."""
+        if isinstance(event, Completion):
+            self.finished = event
         if self._stream or not isinstance(event, Piece):
             with self._lock:
                 self._put(event)

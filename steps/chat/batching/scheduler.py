@@ -61,6 +61,11 @@ class Scheduler:
         """Queue a generation. See RequestQueue.put."""
         self._queue.put(generation, wait)
 
+    @property
+    def waiting(self) -> int:
+        """How many generations wait for a row. Any thread may ask."""
+        return len(self._queue.waiting())
+
     def close(self) -> None:
         """Let the thread end after its present step."""
         self._queue.close()
