@@ -14,14 +14,14 @@ from steps.serving.errors import ApiError
 from steps.serving.exchange import error_response
 from steps.serving.gate import Gate
 from steps.serving.jobs import ClientGone
-from steps.serving.routes import anthropic, health, mlflow_server, openai, responses, tokens
+from steps.serving.routes import anthropic, health, mlflow_server, openai, page, responses, tokens
 
 
 def make_app(context: Context) -> FastAPI:
     """Return the application of a server."""
     app = FastAPI(title="Phi-MLflow", version="1", docs_url=None, redoc_url=None)  # FastAPI's pages load from a CDN
     app.state.context = context
-    for module in (health, mlflow_server, openai, responses, anthropic, tokens):
+    for module in (page, health, mlflow_server, openai, responses, anthropic, tokens):
         app.include_router(module.router)
     for error in (ApiError, MlflowException, ClientGone, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, _on_error)
