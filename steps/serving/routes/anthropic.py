@@ -14,12 +14,13 @@ from steps.serving.models import ServedModel
 from steps.serving.protocols import messages_answer
 from steps.serving.protocols.messages_request import chat_request
 from steps.serving.routes.openai import check_model
+from steps.serving.schema import ERRORS, body_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 _STYLE = Style(messages_answer.whole, messages_answer.events, messages_answer.error)
 
 
-@router.post("/v1/messages")
+@router.post("/v1/messages", openapi_extra=body_of("message"))
 async def messages(request: Request) -> Response:
     """Answer a request of the Messages API."""
     body = await read_json(request)
@@ -35,7 +36,7 @@ async def messages(request: Request) -> Response:
     return await exchange(request, start, stream, _STYLE)
 
 
-@router.post("/v1/messages/count_tokens")
+@router.post("/v1/messages/count_tokens", openapi_extra=body_of("count"))
 async def count_tokens(request: Request) -> Response:
     """Count the tokens of a request's prompt."""
     chat = chat_request(await read_json(request), needs_max_tokens=False)

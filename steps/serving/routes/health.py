@@ -7,8 +7,9 @@ from starlette.responses import JSONResponse, Response
 
 from steps.serving.context import context_of
 from steps.serving.errors import ApiError
+from steps.serving.schema import ERRORS
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
 @router.get("/health")

@@ -13,8 +13,9 @@ from steps.serving.context import context_of
 from steps.serving.errors import ApiError
 from steps.serving.exchange import exchange
 from steps.serving.models import ServedModel
+from steps.serving.schema import ERRORS, body_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
 def check_model(model: ServedModel, body: Mapping[str, Any]) -> None:
@@ -25,14 +26,14 @@ def check_model(model: ServedModel, body: Mapping[str, Any]) -> None:
         raise ApiError(404, message, "model_not_found", "model")
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", openapi_extra=body_of("chat"))
 @router.post("/chat/completions", include_in_schema=False)
 async def chat_completions(request: Request) -> Response:
     """Answer a chat."""
     return await _answer(request, ServedModel.chat)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", openapi_extra=body_of("completion"))
 @router.post("/completions", include_in_schema=False)
 async def completions(request: Request) -> Response:
     """Continue prompts as they are."""

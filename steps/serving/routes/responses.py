@@ -12,11 +12,12 @@ from steps.serving.models import ServedModel
 from steps.serving.protocols.responses_answer import ResponseWriter
 from steps.serving.protocols.responses_request import chat_request
 from steps.serving.routes.openai import check_model
+from steps.serving.schema import ERRORS, body_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", openapi_extra=body_of("response"))
 async def responses(request: Request) -> Response:
     """Answer a request of the Responses API."""
     body = await read_json(request)

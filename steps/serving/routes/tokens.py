@@ -12,11 +12,12 @@ from steps.serving.errors import ApiError
 from steps.serving.jobs import in_thread
 from steps.serving.models import ServedModel
 from steps.serving.routes.openai import check_model
+from steps.serving.schema import ERRORS, body_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", openapi_extra=body_of("tokenize"))
 async def tokenize(request: Request) -> Response:
     """Return the tokens of `prompt` (or `content`), or of `messages` in the chat template."""
     body = await read_json(request)
@@ -30,7 +31,7 @@ async def tokenize(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", openapi_extra=body_of("detokenize"))
 async def detokenize(request: Request) -> Response:
     """Return the text of `tokens`."""
     body = await read_json(request)
