@@ -26,7 +26,7 @@ if os.fork() == 0:
             call()
         except mlflow.MlflowException as error:
             print(error, flush=True)
-    sys.exit(0)
+    os._exit(0)  # as multiprocessing does
 assert os.wait()[1] == 0
 print(model.predict(request)[0]["choices"][0]["message"]["content"])
 """
