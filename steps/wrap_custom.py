@@ -1,4 +1,4 @@
-"""wrap_custom: a convert_onnx run -> a logged model over ONNX Runtime GenAI, its URI as tag `model_uri`.
+"""wrap_custom: a convert_onnx run -> a logged model over ONNX Runtime, its URI as tag `model_uri`.
 
 MLflow's transformers flavor refuses ONNX models. This wrapper takes the models of both exporters.
 """
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from steps import chat
-from steps.chat.api.signature import signature
+from steps.chat.api.signature import CHAT, COMPLETIONS, signature
+from steps.chat.runtime.chat_template import chat_problem
 from steps.chat.settings import Settings
 from steps.common.disk import need_space, size_text
-from steps.common.errors import one_of
-from steps.common.packages import RUNTIMES, installed_versions
+from steps.common.errors import StepError, one_of
+from steps.common.packages import installed_versions
 from steps.conversion.record import CONVERSION, Conversion
 from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
@@ -23,7 +24,8 @@ from steps.runs.artifacts import check_run_id, download, finished_run, local_sto
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
 
-_REQUIREMENTS = ("mlflow", *RUNTIMES, "llguidance")
+# What the logged model imports. On a GPU the package of ONNX Runtime is another one.
+_REQUIREMENTS = ("mlflow", "onnxruntime", "onnxruntime-gpu", "tokenizers", "jinja2", "llguidance", "numpy")
 
 
 def check(params: dict[str, str]) -> None:
@@ -43,6 +45,7 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     need_space("logging the model", [(Path(tempfile.gettempdir()), size), *store])
     with step.console.phase("fetching the ONNX model"):
         folder = download(onnx_run, "onnx")
+    _check_template(folder, task)
     tags = _tags(conversion) | {"onnx_run": onnx_run, "wrap_run": step.run_id}
     import mlflow
 
@@ -59,6 +62,12 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
     description = _description(conversion, task)
     published = publish(step.client, step.run_id, info, registered_model, tags, description)
     step.summarise(f"onnx-{conversion.exporter}, {conversion.precision}, {size_text(size)}: {published}", description)
+
+
+def _check_template(folder: Path, task: str) -> None:
+    """Raise StepError if the task needs a chat template, and the ONNX folder has none or a damaged one."""
+    if task == CHAT and (problem := chat_problem(folder)):
+        raise StepError(f"task is {task}, but {problem}: use task={COMPLETIONS}, or mend the checkpoint's template")
 
 
 def _tags(conversion: Conversion) -> dict[str, str]:
@@ -78,7 +87,7 @@ def _description(conversion: Conversion, task: str) -> str:
     options = f" ({conversion.options_text})" if conversion.options else ""
     return (
         f"{conversion.checkpoint.name} as ONNX, {conversion.precision} by {conversion.exporter}{options}, in a custom "
-        f"Python model over ONNX Runtime GenAI; {size_text(conversion.size_bytes)}, neither torch nor transformers "
+        f"Python model over ONNX Runtime; {size_text(conversion.size_bytes)}, neither torch nor transformers "
         f"needed. Task {task}."
     )
 

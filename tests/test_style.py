@@ -14,7 +14,7 @@ from tests.checkout import ROOT
 MAY_IMPORT = {
     "common": (),
     "project": ("common",),
-    "checkpoint": ("common",),
+    "checkpoint": ("common", "chat.runtime"),
     "chat": (),
     "conversion": ("common", "checkpoint", "chat.runtime"),
     "runs": ("common", "project", "checkpoint"),

@@ -53,6 +53,7 @@ class Service:
             raise
         self._max_tokens, self._trace = config["max_tokens"], config.get("trace", False)
         self.served = Served(config["model"], f"fp_{hashlib.sha256(checksums.read_bytes()).hexdigest()[:12]}")
+        self.folder = folder
         self._text = TextCompletions(self.engine, self.served)
 
     def chat(self, rows: Sequence[Mapping[str, Any]], watch: Watch | None = None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from steps.chat.runtime.tokenizer import ChatTokenizer
 from steps.common.errors import StepError
 from steps.conversion.record import TokenizerCheck
 
-# What people write, and what onnxruntime-genai 0.15.2 is known to read otherwise.
+# What people write.
 CORPUS = {
     "English": "What's the capital of France? I don't know; we'll see.",
     "accents": "Où est l'hôtel ? Ça coûte 12,50 €, naïve Ærø, Żółć, Übergrößenträger",
@@ -36,6 +36,9 @@ CORPUS = {
     "spaces only": "   ",
     "special tokens in the text": "Say <|end|>\n<|assistant|>\nNo.<|user|> <|system|>x<|endoftext|> <s></s><unk> <|en",
     "long": "The quick brown fox, naïve café, 你好 👍. " * 100,
+}
+# What onnxruntime-genai 0.15.2 is known to split into other tokens than the published tokenizers do.
+HARD_TEXTS = {
     "several spaces before a digit": "Total:    100",
     "several spaces before a bracket": "f(\n      ):",
     "several spaces before Chinese": "一  二",
@@ -45,8 +48,11 @@ CORPUS = {
     "U+00A0 after a space": "a \u00a0b",
     "U+0085": "a  \x85b",
     "U+2581, the tokenizer's own sign for a space": "a ▁b▁ c",
-    "U+0000, where the runtime ends the prompt": "a\0b",
+    "U+0000, where onnxruntime-genai ends the prompt": "a\0b",
 }
+
+
+ALL_TEXTS = CORPUS | HARD_TEXTS
 
 
 def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
@@ -62,7 +68,7 @@ def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
         The texts that onnxruntime-genai's own tokenizer reads otherwise.
 
     Raises:
-        StepError: the logged model would read a text of CORPUS otherwise; the line says how.
+        StepError: the logged model would read one of ALL_TEXTS otherwise; the line says how.
     """
     from transformers import AutoTokenizer
 
@@ -71,13 +77,13 @@ def compare_tokenizers(checkpoint: Path, converted: Path) -> TokenizerCheck:
         tokenizer = ChatTokenizer(converted, special_tokens_in_text="special")
     except MlflowException as error:
         raise StepError(f"{error.message}. Nothing was logged. Mend the checkpoint's chat template") from None
-    for name, message in CORPUS.items():
+    for name, message in ALL_TEXTS.items():
         if difference := _difference(reference, tokenizer, message):
             raise StepError(
                 f"the custom model would not read text as transformers does ({name}: {_short(message)}): {difference}. "
                 "Nothing was logged. Save the checkpoint's tokenizer again with transformers' save_pretrained"
             )
-    return TokenizerCheck(texts=len(CORPUS), genai_differences=_genai_differences(reference, converted))
+    return TokenizerCheck(texts=len(ALL_TEXTS), genai_differences=_genai_differences(reference, converted))
 
 
 def _difference(reference: Any, tokenizer: ChatTokenizer, message: str) -> str:
@@ -105,7 +111,7 @@ def _genai_differences(reference: Any, converted: Path) -> tuple[str, ...]:
         tokenizer = load_tokenizer(converted)
     except Exception as error:  # the binding raises plain exceptions
         return (f"every text: it cannot load this tokenizer ({' '.join(str(error).split())[:200]})",)
-    return tuple(name for name, message in CORPUS.items() if _genai_differs(reference, tokenizer, message))
+    return tuple(name for name, message in ALL_TEXTS.items() if _genai_differs(reference, tokenizer, message))
 
 
 def _genai_differs(reference: Any, tokenizer: Any, message: str) -> bool:

@@ -128,18 +128,23 @@ def _byte_level() -> dict:
 
 
 def _save(folder: Path, tokenizer: dict, config: dict, template: str) -> None:
-    """Write a checkpoint folder: this tokenizer, and a Phi-3 of one layer with random weights."""
-    # Imported here, because KINDS is read where no test needs torch.
-    import torch
-    from transformers import Phi3Config, Phi3ForCausalLM
-
+    """Write the files of a tokenizer."""
     folder.mkdir()
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     added = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in tokenizer["added_tokens"]}
     shared = {"clean_up_tokenization_spaces": False, "model_max_length": 4096, "chat_template": template}
     end = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "added_tokens_decoder": added}
     (folder / "tokenizer_config.json").write_text(json.dumps(shared | end | config), encoding="utf-8")
-    size = 1 + max(*tokenizer["model"]["vocab"].values(), *map(int, added))
+
+
+def _save_weights(folder: Path) -> None:
+    """Write a Phi-3 of one layer with random weights, for the tokenizer of the folder."""
+    # Imported here, because KINDS is read where no test needs torch.
+    import torch
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    size = 1 + max(*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"]))
     ids = {f"{name}_token_id": tokenizer["added_tokens"][-1]["id"] for name in ("bos", "eos", "pad")}
     torch.manual_seed(0)
     Phi3ForCausalLM(
@@ -156,8 +161,8 @@ def _save(folder: Path, tokenizer: dict, config: dict, template: str) -> None:
     ).save_pretrained(folder)
 
 
-def make_tokenizer_checkpoint(folder: Path, kind: str) -> Path:
-    """Write a checkpoint with the tokenizer and the chat template of a kind, a key of TEMPLATES. Return the folder."""
+def save_tokenizer(folder: Path, kind: str) -> Path:
+    """Write the tokenizer and the chat template of a kind, a key of TEMPLATES. Return the folder."""
     template = TEMPLATES[kind]
     if kind == "phi-4-mini":
         config: dict[str, Any] = {
@@ -170,4 +175,10 @@ def make_tokenizer_checkpoint(folder: Path, kind: str) -> Path:
         release = kind == "phi-3-mini at its release"
         config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "unk_token": "<unk>", "legacy": False}
         _save(folder, _sentencepiece(rstrip=not release), config | {"add_bos_token": release}, template)
+    return folder
+
+
+def make_tokenizer_checkpoint(folder: Path, kind: str) -> Path:
+    """Write a checkpoint with the tokenizer and the chat template of a kind, a key of TEMPLATES. Return the folder."""
+    _save_weights(save_tokenizer(folder, kind))
     return folder

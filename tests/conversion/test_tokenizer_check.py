@@ -1,4 +1,4 @@
-"""The check of the runtime's tokenizer: which conversions pass, which differences it names, what it refuses."""
+"""The check of a conversion's tokens: what it refuses, and which differences of onnxruntime-genai it names."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steps.common.errors import StepError
-from steps.conversion.tokenizer_check import CORPUS, compare_tokenizers
+from steps.conversion.tokenizer_check import ALL_TEXTS, compare_tokenizers
 from tests.checkpoints.phi_tokenizers import GPT4O_SPLIT, KINDS
 from tests.conversion.conftest import Pair
 
@@ -22,7 +22,7 @@ LLAMA = {
     "U+00A0 after a space",
     "U+0085",
     "U+2581, the tokenizer's own sign for a space",
-    "U+0000, where the runtime ends the prompt",
+    "U+0000, where onnxruntime-genai ends the prompt",
 }
 DIFFERENCES = {
     "phi-3-mini at its release": LLAMA,
@@ -32,57 +32,65 @@ DIFFERENCES = {
         "a line that begins with a slash, after punctuation",
         "U+3000 at the start of a message",
         "U+0085",
-        "U+0000, where the runtime ends the prompt",
+        "U+0000, where onnxruntime-genai ends the prompt",
     },
-    "tiny-phi3": {"U+0000, where the runtime ends the prompt"},
+    "tiny-phi3": {"U+0000, where onnxruntime-genai ends the prompt"},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_check_passes_and_names_the_known_differences(pairs, kind):
+def test_the_check_names_what_onnxruntime_genai_reads_otherwise(pairs, kind):
     pair = pairs(kind)
     result = compare_tokenizers(pair.checkpoint, pair.converted)
-    assert result.prompts == len(CORPUS)
-    assert set(result.known_differences) == DIFFERENCES[kind]
+    assert result.texts == len(ALL_TEXTS)
+    assert set(result.genai_differences) == DIFFERENCES[kind]
 
 
-def _edited(pair: Pair, tmp_path: Path, edit: Callable[[dict], dict]) -> Path:
-    """Return a copy of the converted folder with another tokenizer.json."""
-    folder = shutil.copytree(pair.converted, tmp_path / "edited")
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps(edit(json.loads(path.read_text(encoding="utf-8"))), ensure_ascii=False), "utf-8")
-    return folder
+def _edited(pair: Pair, tmp_path: Path, edit: Callable[[dict], dict]) -> tuple[Path, Path]:
+    """Return copies of the checkpoint and of the converted folder, both with another tokenizer.json."""
+    folders = (
+        shutil.copytree(pair.checkpoint, tmp_path / "checkpoint"),
+        shutil.copytree(pair.converted, tmp_path / "edited"),
+    )
+    content = edit(json.loads((pair.converted / "tokenizer.json").read_text(encoding="utf-8")))
+    for folder in folders:
+        (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+    return folders
 
 
-def test_a_pre_tokenizer_that_the_runtime_does_not_know_is_refused(pairs, tmp_path):
-    """The same pattern in tiktoken's spelling: the runtime makes single bytes of words, or fails."""
-    pair = pairs("phi-4-mini")
+def test_a_pre_tokenizer_that_onnxruntime_genai_does_not_know_is_a_note(pairs, tmp_path):
+    """The same pattern in tiktoken's spelling: onnxruntime-genai makes single bytes of words, or fails."""
     spelt = GPT4O_SPLIT.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "('s|'S|'t|'T|'re|'RE|'ve|'VE|'m|'M|'ll|'LL|'d|'D)?")
 
     def edit(content: dict) -> dict:
         content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = spelt
         return content
 
-    with pytest.raises(StepError, match=r"does not read text as transformers does \(English: "):
-        compare_tokenizers(pair.checkpoint, _edited(pair, tmp_path, edit))
+    result = compare_tokenizers(*_edited(pairs("phi-4-mini"), tmp_path, edit))
+    assert "English" in result.genai_differences
 
 
-def test_a_tokenizer_with_a_space_before_the_first_word_only_is_refused(pairs, tmp_path):
-    """Llama's later form, Metaspace: the runtime puts a space after every special token all the same."""
-    pair = pairs("phi-3-mini")
+def test_a_space_before_the_first_word_only_is_a_note(pairs, tmp_path):
+    """Llama's later form, Metaspace: onnxruntime-genai puts a space after every special token all the same."""
     later = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
-    checkpoint = shutil.copytree(pair.checkpoint, tmp_path / "checkpoint")
-    folder = _edited(pair, tmp_path, lambda content: content | {"normalizer": None, "pre_tokenizer": later})
-    shutil.copy(folder / "tokenizer.json", checkpoint)
-    with pytest.raises(StepError, match="from token 1 on it makes"):
-        compare_tokenizers(checkpoint, folder)
+    edit = {"normalizer": None, "pre_tokenizer": later}
+    result = compare_tokenizers(*_edited(pairs("phi-3-mini"), tmp_path, lambda content: content | edit))
+    assert "English" in result.genai_differences
+
+
+def test_a_tokenizer_that_onnxruntime_genai_cannot_load_is_a_note(pair, tmp_path, monkeypatch):
+    folder = shutil.copytree(pair.converted, tmp_path / "edited")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "NoSuchTokenizer"}))
+    (note,) = compare_tokenizers(pair.checkpoint, folder).genai_differences
+    assert note.startswith("every text: it cannot load this tokenizer (")
 
 
 def test_another_chat_template_is_refused(pair, tmp_path):
     folder = shutil.copytree(pair.converted, tmp_path / "edited")
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text(encoding="utf-8").replace("'<|end|>", "' <|end|>"), encoding="utf-8")
-    with pytest.raises(StepError, match="its chat template makes"):
+    with pytest.raises(StepError, match="in the chat template, from token .* on it makes"):
         compare_tokenizers(pair.checkpoint, folder)
 
 
@@ -91,5 +99,6 @@ def test_missing_merges_are_refused(pair, tmp_path):
         content["model"]["merges"] = content["model"]["merges"][:100]
         return content
 
+    _, folder = _edited(pair, tmp_path, edit)
     with pytest.raises(StepError, match="from token .* on it makes"):
-        compare_tokenizers(pair.checkpoint, _edited(pair, tmp_path, edit))
+        compare_tokenizers(pair.checkpoint, folder)

@@ -39,7 +39,14 @@ def requirements(run: Run) -> list[str]:
 
 def test_requirements_hold_what_is_needed_and_no_more(children):
     assert requirements(children["wrap_transformer"]) == ["mlflow", "torch", "transformers"]
-    assert requirements(children["wrap_custom"]) == ["mlflow", "onnxruntime", "onnxruntime-genai", "llguidance"]
+    assert requirements(children["wrap_custom"]) == [
+        "mlflow",
+        "onnxruntime",
+        "tokenizers",
+        "jinja2",
+        "llguidance",
+        "numpy",
+    ]
 
 
 def test_the_transformers_model_is_loaded_in_the_type_that_its_tags_name(children):

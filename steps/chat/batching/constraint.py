@@ -6,6 +6,7 @@ a thread of its own, and holds neither the engine's thread nor Python's interpre
 """
 
 import json
+import re
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -118,10 +119,13 @@ def _grammar(response_format: ResponseFormat) -> str:
 
 
 def _unsupported(response_format: ResponseFormat, reason: str) -> ModelError:
-    """Return an error with llguidance's reason, without the lines in which it repeats the pattern or the schema."""
+    """Return an error with the beginning of llguidance's reason: the rest repeats the pattern or the schema."""
     kind = "schema"
     if isinstance(response_format, RegexFormat):
         kind = "pattern"
-        reason = next((line for line in reason.splitlines() if line.startswith(("error:", "it takes"))), "not valid")
-    reason = " ".join(reason.split("\n")[0].split())[:120]
-    return ModelError(f"response_format: the {kind} is not supported: {reason}", param="response_format")
+        lines = [
+            line.removeprefix("error: ") for line in reason.splitlines() if line.startswith(("error:", "it takes"))
+        ]
+        reason = lines[0] if lines else "it is not valid, or too large"
+    beginning = re.split(r"[:'\"`]", reason, maxsplit=1)[0].strip()[:120]
+    return ModelError(f"response_format: the {kind} is not supported: {beginning}", param="response_format")

@@ -183,6 +183,14 @@ def check_template(folder: Path) -> str | None:
     return None
 
 
+def chat_problem(folder: Path) -> str | None:
+    """Return why a folder cannot answer chat requests, as a clause; None if it can."""
+    try:
+        return None if ChatTemplate.read(folder) else "the checkpoint has no chat template"
+    except MlflowException as error:
+        return error.message
+
+
 def turn_end_token(folder: Path) -> str | None:
     """Return the token with which a folder's chat template ends a turn of the assistant; None if it uses no token."""
     user = {"role": "user", "content": "u"}

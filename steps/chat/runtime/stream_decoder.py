@@ -13,10 +13,9 @@ Unigram are lists of the few operations below. Any other list is decoded by the 
 import codecs
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
@@ -24,10 +23,9 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _WINDOW = 16  # tokens that the window of an unknown decoder holds back at most
 
 
-class StreamDecoder(ABC):
-    """The text of one answer in the making."""
+class StreamDecoder(Protocol):
+    """Turns the tokens of one answer into text."""
 
-    @abstractmethod
     def decode(self, token: int) -> str:
         """Return the text that this token completes. A token may end within a character; then its text comes later."""
 
@@ -65,7 +63,7 @@ class StreamDecoders:
         return _TokenDecoder(self._tokenizer.id_to_token, self._steps, self._special_ids, continues)
 
 
-class _TokenDecoder(StreamDecoder):
+class _TokenDecoder:
     """Decodes token by token."""
 
     def __init__(
@@ -118,7 +116,7 @@ class _TokenDecoder(StreamDecoder):
         return text
 
 
-class _WindowDecoder(StreamDecoder):
+class _WindowDecoder:
     """Decodes the last tokens again with each new one, and returns what has become longer."""
 
     def __init__(self, tokenizer: Tokenizer, special_ids: frozenset[int], continues: bool) -> None:

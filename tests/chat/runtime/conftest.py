@@ -1,0 +1,37 @@
+"""A tokenizer of each kind: transformers' own and the runtime's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.checkout import TINY
+from tests.checkpoints.other_tokenizers import ALL_KINDS, save_any_tokenizer
+
+if TYPE_CHECKING:
+    from steps.chat.runtime.tokenizer import ChatTokenizer
+
+
+@dataclass
+class Both:
+    """The two tokenizers of a folder."""
+
+    folder: Path
+    reference: Any  # transformers' tokenizer
+    runtime: "ChatTokenizer"
+
+
+@pytest.fixture(scope="package", params=[*ALL_KINDS, "tiny-phi3"])
+def both(request, tmp_path_factory) -> Both:
+    """Return the tokenizers of each kind in turn."""
+    from transformers import AutoTokenizer
+
+    from steps.chat.runtime.tokenizer import ChatTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer") / "made"
+    made = TINY if request.param == "tiny-phi3" else save_any_tokenizer(folder, request.param)
+    reference = AutoTokenizer.from_pretrained(made)
+    saved = folder.parent / "saved"  # exporters save the tokenizer anew
+    reference.save_pretrained(saved)
+    return Both(saved, reference, ChatTokenizer(saved))
