@@ -4,7 +4,7 @@ Whatever ends a request, the end is told once: its answer is cancelled, the mode
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from steps.serving.answers import Answer
-from steps.serving.context import context_of
+from steps.serving.context import Context, context_of
 from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import ClientGone, Job, unless_gone
 from steps.serving.models import ServedModel
@@ -57,11 +57,8 @@ async def exchange(
         ClientGone: the client went away before that.
     """
     context = context_of(request)
-    if context.active >= context.limits.requests:
-        raise ApiError(429, f"{context.active} requests are in work: try again later", "too_many_requests")
     with contextlib.ExitStack() as stack:
-        model = stack.enter_context(context.live.model())
-        context.active += 1
+        model = stack.enter_context(admitted(context))
         job = Job(lambda: start(model), stream, context.limits.request_s)
         stack.callback(_end, context, job)
         first = await unless_gone(request, job.next())
@@ -77,14 +74,29 @@ async def exchange(
     return EventStream(events, context.limits.ping_s, style.error, end)
 
 
-def _end(context: Any, job: Job) -> None:
-    context.active -= 1
+@contextlib.contextmanager
+def admitted(context: Context) -> Iterator[ServedModel]:
+    """Yield the model for one request, and count the request as in work.
+
+    Raises:
+        ApiError: too many requests are in work, the model is loading, or the server is stopping.
+    """
+    with context.live.model() as model:
+        if context.active >= context.limits.requests:
+            raise ApiError(429, f"{context.active} requests are in work: try again later", "too_many_requests")
+        context.active += 1
+        try:
+            yield model
+        finally:
+            context.active -= 1
+
+
+def _end(context: Context, job: Job) -> None:
+    if not job.over:
+        context.metrics.aborted.inc()
     job.cancel()
-    answer = job.answer
-    if answer:
-        context.metrics.observe(answer.completions)
-        if not answer.completions:
-            context.metrics.aborted.inc()
+    if job.answer:
+        context.metrics.observe(job.answer.completions)
 
 
 def error_response(error: BaseException, anthropic: bool) -> Response:

@@ -42,7 +42,7 @@ class Job:
         self._deadline, self._seconds = self._loop.time() + seconds, seconds
         self._events: asyncio.Queue[Any] = asyncio.Queue()
         self._lock, self._cancelled = threading.Lock(), False
-        self.over = asyncio.Event()
+        self.over = False  # whether the model has given all, or refused
         threading.Thread(target=self._work, name="answer", daemon=True).start()
 
     async def next(self) -> Any:
@@ -87,11 +87,11 @@ class Job:
                 if self._cancelled:
                     return
                 self._call(self._events.put_nowait, item)
+            self.over = True
             self._call(self._events.put_nowait, _END)
         except BaseException as error:
+            self.over = True
             self._call(self._events.put_nowait, error)
-        finally:
-            self._call(self.over.set)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

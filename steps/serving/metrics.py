@@ -30,7 +30,11 @@ class Metrics:
         self.cached_tokens = Counter("phi_prompt_tokens_cached", "Tokens that the prompt cache held", registry=registry)
         self.tokens = Counter("phi_generation_tokens", "Tokens of answers", registry=registry)
         self.success = Counter("phi_request_success", "Complete answers", ("finished_reason",), registry=registry)
-        self.aborted = Counter("phi_request_aborted", "Answers whose client went away", registry=registry)
+        self.aborted = Counter(
+            "phi_request_aborted",
+            "Answers that were given up: the client went away, or the time was over",
+            registry=registry,
+        )
 
         def seconds(name: str, text: str) -> Histogram:
             return Histogram(name, text, buckets=_SECONDS, registry=registry)

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -100,10 +101,8 @@ class _Stop:
 async def _serve(app: FastAPI, bound: socket.socket, source: Source, on_ready: Callable[[], None]) -> None:
     context: Context = app.state.context
     server, stop = _Server(uvicorn_config(app, context.limits)), _Stop()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
-    loop.add_signal_handler(signal.SIGHUP, _reload, context)
+    _on_signal(stop.ask, signal.SIGTERM, signal.SIGINT)
+    _on_signal(partial(_reload, context), signal.SIGHUP)
     serving = asyncio.ensure_future(server.serve(sockets=[bound]))
     try:
         if await _load(context, source, stop):
@@ -145,6 +144,18 @@ async def _answer(context: Context, source: Source, stop: _Stop) -> None:
     end = asyncio.get_running_loop().time() + context.limits.drain_s
     while context.active and not stop.now.is_set() and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.05)
+
+
+def _on_signal(action: Callable[[], None], *numbers: int) -> None:
+    """Let signals do an action in the event loop. They do nothing once the loop has ended, while the run is closed."""
+    loop = asyncio.get_running_loop()
+
+    def handle(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(action)
+
+    for number in numbers:
+        signal.signal(number, handle)
 
 
 def _reload(context: Context) -> None:

@@ -1,5 +1,6 @@
 """MLflow's own endpoints, with the answers of `mlflow models serve`."""
 
+import asyncio
 import json
 
 import mlflow
@@ -11,6 +12,8 @@ from starlette.responses import Response
 
 from steps.serving.body import read_bytes
 from steps.serving.context import context_of
+from steps.serving.errors import ApiError
+from steps.serving.exchange import admitted
 from steps.serving.jobs import in_thread, unless_gone
 
 router = APIRouter()
@@ -34,11 +37,16 @@ async def invocations(request: Request) -> Response:
     """Answer a batch as MLflow's scoring server does: its forms of input, its form of output."""
     data = await read_bytes(request)
     kind = request.headers.get("content-type", "")
-    with context_of(request).live.model() as model:
+    context = context_of(request)
+    with admitted(context) as model:
         schema = model.pyfunc.metadata.get_input_schema()
         work = in_thread(lambda: scoring_server.invocations(data, kind, model.pyfunc, schema))
         try:
-            result = await unless_gone(request, work)
+            async with asyncio.timeout(context.limits.request_s):
+                result = await unless_gone(request, work)
+        except TimeoutError:
+            message = f"no complete answer within {context.limits.request_s:g} s: ask for fewer tokens"
+            raise ApiError(504, message, "timeout") from None
         except MlflowException as error:
             return _refused(error)
     return Response(result.response, result.status, media_type=result.mimetype)
