@@ -44,7 +44,7 @@ def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
         raise invalid("prompt", fields["prompt"], f"expected at most {_MAX_TOTAL} choices in one request")
     echo = boolean(fields, "echo")
     logprobs = None
-    if fields.get("logprobs") not in (None, False):
+    if "logprobs" in fields and fields["logprobs"] is not False:  # 0 asks for the tokens' own log probabilities
         logprobs = whole_number(fields, "logprobs", 0, minimum=0, maximum=MAX_TOP_LOGPROBS)
     return CompletionRequest(
         prompts=prompts,
