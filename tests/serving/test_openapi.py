@@ -4,6 +4,7 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import strategies
+from schemathesis.core.result import Ok
 
 from tests.serving.harness import Server
 
@@ -13,7 +14,7 @@ _PLAIN = hypothesis.settings(max_examples=100, deadline=None, suppress_health_ch
 
 def test_every_answer_is_described(server: Server):
     description = schemathesis.openapi.from_url(f"{server.url}/openapi.json").exclude(path="/invocations")
-    operations = [result.ok() for result in description.get_all_operations()]
+    operations = [result.ok() for result in description.get_all_operations() if isinstance(result, Ok)]
     assert len(operations) > 10
     statuses = set()
 
