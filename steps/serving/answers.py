@@ -5,6 +5,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlflow.exceptions import MlflowException
+
+from steps.chat.api.requests import parse_chat
+from steps.serving.errors import ApiError
+
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
     from steps.chat.service import Service
 
 Body = Mapping[str, Any]
+_OURS = ("stream", "stream_options", "model")  # what the server does with an answer, and the model need not know
 
 
 class Answer(Protocol):
@@ -78,15 +84,21 @@ class WholeAnswer:
     """The answer of a model that only has `predict`. It can't be cancelled."""
 
     def __init__(self, model: "PyFuncModel", body: Body) -> None:
+        """Check a request as the custom model does. Raise MlflowException if it is refused."""
         self.completions: list[Completion] = []
         self._model, self._body = model, body
+        self._messages = parse_chat(body, default_max_tokens=1, supports_tools=False).messages
 
     def response(self) -> dict[str, Any]:
         """See Answer."""
-        fields = {name: value for name, value in self._body.items() if value is not None}
-        for name in ("stream", "stream_options", "model"):
-            fields.pop(name, None)
-        responses: Any = self._model.predict(fields)
+        fields = {name: value for name, value in self._body.items() if value is not None and name not in _OURS}
+        if "max_completion_tokens" in fields:
+            fields["max_tokens"] = fields.pop("max_completion_tokens")
+        try:
+            responses: Any = self._model.predict(fields | {"messages": self._messages})
+        except MlflowException as error:  # MLflow's line begins with the whole request
+            reason = error.message.rpartition("Error: ")[2]
+            raise ApiError(min(error.get_http_status_code(), 500), reason, "invalid_value") from None
         response: dict[str, Any] = responses[0] if isinstance(responses, list) else responses
         choices = [choice | {"logprobs": None} for choice in response["choices"]]
         return response | {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "choices": choices}
