@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "runs": ("common", "project", "checkpoint"),
     "registry": ("common", "project", "runs"),
     "databricks": ("common",),
+    "serving": ("common", "chat"),
     "evaluation": ("common", "checkpoint", "conversion", "chat.runtime"),
     "evaluation.lm_eval": (
         "common",

@@ -4,13 +4,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from .api.requests import Sampling, parse_prompt
 from .batching.engine import Engine
 from .batching.generation import Completion, Generation
 
-_NO_RESULT = {"text": None, "finish_reason": None, "prompt_tokens": None, "completion_tokens": None, "error": None}
+# The counts of a row with an error are 0 and not null: neither pandas nor Spark has a null in a column of integers.
+_NO_RESULT = {"text": None, "finish_reason": None, "prompt_tokens": 0, "completion_tokens": 0, "error": None}
 
 
 def complete_rows(
@@ -26,7 +28,9 @@ def complete_rows(
     for index, row in enumerate(rows):
         try:
             prompts[index] = engine.tokenizer.encode(parse_prompt(row))
+            engine.check_length(prompts[index], sampling.max_tokens, "prompt")
         except MlflowException as error:
+            prompts.pop(index, None)
             results[index] = error
     running: deque[tuple[int, Generation]] = deque()
 
@@ -65,3 +69,9 @@ def result_row(result: Completion | MlflowException) -> dict[str, Any]:
         "completion_tokens": result.completion_tokens,
         "error": None,
     }
+
+
+def result_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return result rows as a DataFrame: null stays null in the texts, and the counts are integers."""
+    frame = pd.DataFrame([*rows], columns=[*_NO_RESULT], dtype=object)
+    return frame.astype(dict.fromkeys(("prompt_tokens", "completion_tokens"), "int64"))

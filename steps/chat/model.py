@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
@@ -34,8 +33,12 @@ def no_bytecode() -> Iterator[None]:
 
 
 with no_bytecode():  # all modules of `chat` are imported here: none is imported later, inside a function
+    from chat.api.rows import read_rows
     from chat.api.signature import COMPLETIONS
+    from chat.completions import result_frame
+    from chat.errors import ModelError, refuse_copy
     from chat.service import Service
+    from chat.spark import as_spark_column, in_spark
 
 
 class PhiModel(PythonModel):
@@ -51,21 +54,25 @@ class PhiModel(PythonModel):
         folder, checksums = (Path(context.artifacts[name]) for name in ("onnx", "checksums"))
         self._service = Service(folder, checksums, context.model_config)
 
+    # The signature has no inputs, so `model_input` is what the caller passed: a request, a list of requests, or a
+    # DataFrame of them. With another annotation MLflow would derive a signature from it, and check the input itself.
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[dict[str, Any]] | pd.DataFrame:
         """Answer each row, in order.
 
         Returns:
-            A list of chat responses, or for llm/v1/completions a DataFrame.
+            A list of chat responses, or for llm/v1/completions a DataFrame. Inside a Spark task the first column of
+            the chat responses is `content`, the text: a spark_udf of the type string returns the first column.
 
         Raises:
-            MlflowException: a field of a chat row or a parameter is invalid. See service.Service.
+            ModelError: a field of a chat row or a parameter is invalid. See service.Service.
         """
-        rows = model_input.to_dict(orient="records")
         if self._task == COMPLETIONS:
-            return pd.DataFrame(self._service.complete(rows, params or {}))
-        return self._service.chat(rows)
+            rows, own_params = read_rows(model_input, "prompt"), params or {}
+            return result_frame(self._service.complete(rows, own_params))
+        responses = self._service.chat(read_rows(model_input, "messages"))
+        return as_spark_column(responses) if in_spark() else responses
 
     def predict_stream(
         self, context: PythonModelContext, model_input: dict[str, Any], params: dict[str, Any] | None = None
@@ -73,11 +80,16 @@ class PhiModel(PythonModel):
         """Return the chunks of the answer to one chat request.
 
         Raises:
-            MlflowException: the task is llm/v1/completions. See also service.Service.stream.
+            ModelError: the task is llm/v1/completions. See also service.Service.stream.
         """
         if self._task == COMPLETIONS:
-            raise MlflowException.invalid_parameter_value("llm/v1/completions does not stream: call predict")
-        return self._service.stream(model_input)
+            raise ModelError("llm/v1/completions does not stream: call predict")
+        (row,) = read_rows(model_input, "messages")
+        return self._service.stream(row)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to pickle or copy a loaded model."""
+        return refuse_copy() if hasattr(self, "_service") else super().__reduce_ex__(protocol)
 
 
 set_model(PhiModel())

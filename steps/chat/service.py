@@ -1,24 +1,35 @@
 """Requests in, responses out: parse the fields, ask the engine, and build OpenAI's responses."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from .api.logprobs import chat_logprobs
 from .api.requests import ChatRequest, parse_chat, parse_params
-from .api.responses import Choice, Chunks, chat_response
-from .api.tools import may_be_calls
+from .api.responses import Choice, Chunks, Served, chat_response, usage_of
 from .batching.engine import Engine
-from .batching.generation import Completion, Generation, ThoughtPiece
+from .batching.generation import Completion, Generation, interleaved
 from .completions import complete_rows, result_row
+from .errors import ModelError, refuse_copy
 from .integrity import start_check
 from .settings import Settings
+from .streaming import ChoiceStream
+from .text_completions import TextCompletions
 from .tracing import traced
+
+Watch = Callable[[Generation], None]  # is given each generation of a request when it is queued
 
 
 class Service:
-    """A loaded model."""
+    """A loaded model.
+
+    A server that must give answers up in place of their callers passes `watch`.
+    """
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, folder: Path, checksums: Path, config: Mapping[str, Any]) -> None:
         """
@@ -39,25 +50,31 @@ class Service:
         except MlflowException:
             self.engine.close()
             raise
-        self._name, self._max_tokens, self._trace = config["model"], config["max_tokens"], config.get("trace", False)
+        self._max_tokens, self._trace = config["max_tokens"], config.get("trace", False)
+        self.served = Served(config["model"], f"fp_{hashlib.sha256(checksums.read_bytes()).hexdigest()[:12]}")
+        self.folder = folder
+        self._text = TextCompletions(self.engine, self.served)
 
-    def chat(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def chat(self, rows: Sequence[Mapping[str, Any]], watch: Watch | None = None) -> list[dict[str, Any]]:
         """Return the responses to chat requests. Check every row before the first answer, then answer all at once.
 
         Raises:
-            MlflowException: a field of a row is invalid, a prompt is too long, the queue is full, or the timeout is
-                over.
+            ModelError: a field of a row is invalid, a prompt is too long, the queue is full, the timeout is over, or
+                this process is a fork of the one that loaded the model. With several rows the message names the row.
         """
         with traced(self._trace, self._name, rows) as record:
-            requests = [self._parse(row) for row in rows]
-            if any(row.get("stream") is True for row in rows):
-                raise MlflowException.invalid_parameter_value(
-                    "stream is true; predict returns whole answers: leave stream out, or call predict_stream"
-                )
+            self.engine.check_process()
+            requests, prompts = [], []
+            for number, row in enumerate(rows):
+                try:
+                    requests.append(self._parse(row, stream=False))
+                    prompts.append(self._prompt(requests[-1]))
+                except ModelError as error:
+                    raise (error.in_row(number) if len(rows) > 1 else error) from None
             submitted: list[list[Generation]] = []
             try:
-                for request in requests:
-                    submitted.append(self._submit(request, stream=False, wait=len(rows) > 1))
+                for request, prompt in zip(requests, prompts, strict=True):
+                    submitted.append(self._submit(request, prompt, stream=False, wait=len(rows) > 1, watch=watch))
                 answers = [[generation.wait() for generation in generations] for generations in submitted]
             finally:
                 _cancel(generation for generations in submitted for generation in generations)
@@ -65,31 +82,25 @@ class Service:
             record(responses, [completion for completions in answers for completion in completions])
         return responses
 
-    def stream(self, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the response to a chat request in chunks: pieces of text, the finish reasons, the usage.
+    def stream(self, row: Mapping[str, Any], watch: Watch | None = None) -> Iterator[dict[str, Any]]:
+        """Return the chunks of the response to a chat request: the roles, pieces of text, the finish reasons.
+
+        The request is checked and queued when this returns. To close the iterator ends the answer.
 
         Raises:
-            MlflowException: as for chat.
+            ModelError: as for chat; at the call, except for what happens while the answer is made.
         """
-        chunks, completions = Chunks(self._name), []
-        with traced(self._trace, self._name, [row]) as record:
-            request = self._parse(row)
-            generations = self._submit(request, stream=True)
-            try:
-                for index, generation in enumerate(generations):
-                    completions.append((yield from _stream_choice(chunks, index, generation, request.tools)))
-            finally:
-                _cancel(generations)
-            response = self._respond(request, completions)
-            record([response], completions)
-            yield chunks.usage(response["usage"])
+        chunks = self._stream(row, watch)
+        next(chunks)
+        return chunks
 
     def complete(self, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return a result row for each prompt, in order. A prompt that cannot be continued has an error in its row.
 
         Raises:
-            MlflowException: a parameter is invalid.
+            ModelError: a parameter is invalid, or this process is a fork of the one that loaded the model.
         """
+        self.engine.check_process()
         sampling = parse_params(params, self._max_tokens)
         with traced(self._trace, self._name, rows) as record:
             results = complete_rows(self.engine, rows, sampling)
@@ -97,53 +108,138 @@ class Service:
             record(result_rows, [result for result in results if isinstance(result, Completion)])
         return result_rows
 
-    def _parse(self, row: Mapping[str, Any]) -> ChatRequest:
-        return parse_chat(row, self._max_tokens, self.engine.tokenizer.supports_tools)
+    def text_completion(self, body: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Any]:
+        """Return OpenAI's response to a request of /v1/completions, as an object `text_completion`.
 
-    def _submit(self, request: ChatRequest, stream: bool, wait: bool = False) -> list[Generation]:
+        With `echo`, `logprobs` and `max_tokens` 0 it has the log probabilities of the prompt's tokens.
+
+        Raises:
+            ModelError: as for chat.
+        """
+        with traced(self._trace, self._name, [body]) as record:
+            response, completions = self._text.complete(body, watch)
+            record([response], completions)
+        return response
+
+    def stream_text_completion(self, body: Mapping[str, Any], watch: Watch | None = None) -> Iterator[dict[str, Any]]:
+        """Return the chunks of the response to a request of /v1/completions.
+
+        Raises:
+            ModelError: as for stream.
+        """
+        chunks = self._stream_text(body, watch)
+        next(chunks)
+        return chunks
+
+    def prompt_tokens(self, body: Mapping[str, Any]) -> list[int]:
+        """Return the tokens of a chat request's prompt.
+
+        Raises:
+            ModelError: as for chat.
+        """
+        return self._prompt(self._parse(body))
+
+    @property
+    def _name(self) -> str:
+        return self.served.model
+
+    def _stream(self, row: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
+        """Yield an empty chunk when the request is queued, which `stream` takes, and then the chunks."""
+        with traced(self._trace, self._name, [row]) as record:
+            self.engine.check_process()
+            request = self._parse(row)
+            generations = self._submit(request, self._prompt(request), stream=True, watch=watch)
+            chunks, completions = Chunks(self.served, request.include_usage), dict[int, Completion]()
+            choices = [ChoiceStream(chunks, index, request, self.engine.token_bytes) for index in range(request.n)]
+            try:
+                yield {}
+                yield from (chunks.role(index) for index in range(request.n))
+                for index, event in interleaved(generations):
+                    if isinstance(event, Completion):
+                        completions[index] = event
+                        yield from choices[index].end(event)
+                    else:
+                        yield from choices[index].add(event)
+            finally:
+                _cancel(generations)
+            answers = [completions[index] for index in range(request.n)]
+            response = self._respond(request, answers)
+            record([response], answers)
+            if request.include_usage:
+                yield chunks.usage(response["usage"])
+
+    def _stream_text(self, body: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
+        """As _stream, for stream_text_completion."""
+        with traced(self._trace, self._name, [body]) as record:
+            chunks, completions = self._text.stream(body, watch)
+            yield {}
+            yield from chunks
+            record([], completions)
+
+    def _parse(self, row: Mapping[str, Any], stream: bool = True) -> ChatRequest:
+        request = parse_chat(row, self._max_tokens, self.engine.tokenizer.supports_tools)
+        if row.get("stream") is True and not stream:
+            raise ModelError(
+                "stream is true; predict returns whole answers: leave stream out, or call predict_stream",
+                param="stream",
+            )
+        return request
+
+    def _prompt(self, request: ChatRequest) -> list[int]:
+        """Return the tokens of a conversation.
+
+        Raises:
+            ModelError: the chat template rejects it, or it is too long.
+        """
+        more: dict[str, Any] = {}
+        if request.continue_final_message:
+            more["continue_final_message"] = True
+        if request.template_variables:
+            more["variables"] = request.template_variables
+        try:
+            prompt = self.engine.tokenizer.encode_chat(request.messages, request.tools, **more)
+        except MlflowException as error:
+            raise error if isinstance(error, ModelError) else ModelError(error.message, param="messages") from None
+        self.engine.check_length(prompt, request.sampling.max_tokens)
+        return prompt
+
+    def _submit(
+        self,
+        request: ChatRequest,
+        prompt: list[int],
+        stream: bool,
+        wait: bool = False,
+        watch: Watch | None = None,
+    ) -> list[Generation]:
         """Queue each choice of a request. See Engine.submit for `stream` and `wait`."""
-        prompt = self.engine.tokenizer.encode_chat(request.messages, request.tools)
         generations: list[Generation] = []
+        begins = not request.continue_final_message
         try:
             for choice in range(request.n):
-                generations.append(self.engine.submit(prompt, request.sampling, choice, wait=wait, stream=stream))
+                generations.append(self.engine.submit(prompt, request.sampling, choice, begins, wait, stream))
+                if watch:
+                    watch(generations[-1])
         except MlflowException:
             _cancel(generations)
             raise
         return generations
 
     def _respond(self, request: ChatRequest, completions: Sequence[Completion]) -> dict[str, Any]:
-        choices = [_choice(completion, request.tools) for completion in completions]
-        completion_tokens = sum(completion.completion_tokens for completion in completions)
+        choices = [self._choice(request, completion) for completion in completions]
+        first, written = completions[0], sum(completion.completion_tokens for completion in completions)
         counts = [completion.thought_tokens for completion in completions if completion.thought_tokens is not None]
-        thought_tokens = sum(counts) if counts else None
-        return chat_response(self._name, choices, completions[0].prompt_tokens, completion_tokens, thought_tokens)
+        thought = sum(counts) if counts else None
+        usage = usage_of(first.prompt_tokens, written, first.reused_tokens, thought)
+        return chat_response(self.served, choices, usage)
 
-
-def _stream_choice(
-    chunks: Chunks, index: int, generation: Generation, tools: list[dict[str, Any]]
-) -> Generator[dict[str, Any], None, Completion]:
-    """Yield the chunks of one choice, and return its completion. Text that may become tool calls is held back."""
-    held, may_call = "", bool(tools)
-    for piece in generation:
-        if isinstance(piece, ThoughtPiece):
-            yield chunks.thought(index, piece)
-            continue
-        held += piece
-        may_call = may_call and may_be_calls(held)
-        if not may_call:
-            yield chunks.text(index, held)
-            held = ""
-    completion = generation.wait()
-    choice = _choice(completion, tools if may_call else [])
-    if held and not choice.tool_calls:
-        yield chunks.text(index, held)
-    yield chunks.end(index, choice)
-    return completion
-
-
-def _choice(completion: Completion, tools: list[dict[str, Any]]) -> Choice:
-    return Choice.of(completion.text, completion.finish_reason, tools, completion.thought)
+    def _choice(self, request: ChatRequest, completion: Completion) -> Choice:
+        logprobs = None
+        if request.sampling.logprobs is not None:
+            logprobs = chat_logprobs(completion.logprobs, self.engine.token_bytes)
+        parallel = request.parallel_tool_calls
+        return Choice.of(
+            completion.text, completion.finish_reason, request.tools, parallel, logprobs, completion.thought
+        )
 
 
 def _cancel(generations: Iterable[Generation]) -> None:

@@ -1,5 +1,6 @@
 """The logged model of the task llm/v1/completions: a DataFrame of prompts, and parameters for all of them."""
 
+import io
 import json
 
 import pandas as pd
@@ -35,6 +36,8 @@ def test_a_bad_row_has_an_error_and_the_other_rows_have_their_text(models):
         False,
         True,
     ]
+    assert results.isna()["text"].tolist() == [False, True, True, False]
+    assert results["prompt_tokens"].dtype == results["completion_tokens"].dtype == "int64"
     assert "prompt is" in results["error"][1] and "at most 2047 fit" in results["error"][2]
 
 
@@ -55,3 +58,22 @@ def test_parameters_of_completions_reach_the_engine(models):
     assert models[COMPLETIONS].predict(frame, params={"response_format": capitals})["text"][0].isupper()
     sampled = [models[COMPLETIONS].predict(frame, params={"temperature": 2.0, "seed": 3})["text"][0] for _ in range(2)]
     assert sampled[0] == sampled[1]
+
+
+def test_the_rows_of_an_error_are_valid_json_as_the_scoring_server_writes_them(models):
+    from mlflow.pyfunc.scoring_server import predictions_to_json
+
+    results = models[COMPLETIONS].predict(pd.DataFrame({"prompt": ["", prompt("What is 2 plus 2?")]}))
+    written = io.StringIO()
+    predictions_to_json(results, written)
+    bad, good = json.loads(written.getvalue(), parse_constant=pytest.fail)["predictions"]
+    assert (bad["text"], bad["finish_reason"], bad["prompt_tokens"]) == (None, None, 0) and bad["error"]
+    assert (good["text"], good["error"], good["completion_tokens"]) == ("4", None, 2)
+
+
+def test_prompts_come_in_every_form_that_mlflow_passes_on(models):
+    model, text = models[COMPLETIONS], prompt("What is 2 plus 2?")
+    for data in ({"prompt": text}, {"prompt": [text]}, [{"prompt": text}], [text], pd.DataFrame({"0": [text]})):
+        assert model.predict(data)["text"].tolist() == ["4"]
+    table = pd.DataFrame({"id": [7], "prompt": [text], "note": ["not a field"]})
+    assert model.predict(table)["text"].tolist() == ["4"]

@@ -1,24 +1,14 @@
-"""The signatures that the model is logged with."""
+"""The signatures that the model is logged with.
+
+They have no inputs. MLflow drops every column that a signature lacks, warns at most, and repeats the whole request when
+a value has another type. Without inputs it passes the request on as it is, and api.requests refuses what is wrong.
+Unity Catalog asks for a signature with outputs, and these have outputs.
+"""
 
 from mlflow.models import ModelSignature
-from mlflow.types.llm import CHAT_MODEL_INPUT_SCHEMA, CHAT_MODEL_OUTPUT_SCHEMA
-from mlflow.types.schema import (
-    AnyType,
-    Array,
-    ColSpec,
-    DataType,
-    Object,
-    ParamSchema,
-    ParamSpec,
-    Property,
-    Schema,
-    TensorSpec,
-)
+from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema, TensorSpec
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
-# MLflow's columns are narrower than the OpenAI API: no whole numbers for fractions, no single stop string, and only
-# some JSON schemas for tools. So these columns take anything, and api.requests checks them.
-_UNCHECKED = {"stop", "tools", "temperature", "top_p", "frequency_penalty", "presence_penalty"}
 
 
 def signature(task: str, max_tokens: int) -> ModelSignature:
@@ -31,25 +21,23 @@ def signature(task: str, max_tokens: int) -> ModelSignature:
 
 
 def _chat() -> ModelSignature:
-    """Return MLflow's own signature, with the columns that it lacks: MLflow drops a field that has no column."""
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec(AnyType(), column.name, required=False) if column.name in _UNCHECKED else _with_thought(column)
-        for column in CHAT_MODEL_INPUT_SCHEMA
-    ]
-    columns += [
-        ColSpec(DataType.long, "seed", required=False),
-        ColSpec(AnyType(), "response_format", required=False),
-        ColSpec(AnyType(), "tool_choice", required=False),
-    ]
-    return ModelSignature(Schema(columns), CHAT_MODEL_OUTPUT_SCHEMA)
-
-
-def _with_thought(column: ColSpec) -> ColSpec:
-    """Return the column of the messages with the property reasoning_content: clients send back what they got."""
-    if column.name != "messages" or not isinstance(column.type, Array) or not isinstance(column.type.dtype, Object):
-        return column
-    thought = Property("reasoning_content", DataType.string, required=False)
-    return ColSpec(Array(Object([*column.type.dtype.properties, thought])), column.name)
+    """Return the columns that every response has: Spark reads each column of a signature in each row."""
+    text, count = DataType.string, DataType.long
+    message = Object([Property("role", text), Property("content", text, required=False)])
+    choice = Object([Property("index", count), Property("finish_reason", text), Property("message", message)])
+    usage = Object([Property(name, count) for name in ("prompt_tokens", "completion_tokens", "total_tokens")])
+    return ModelSignature(
+        outputs=Schema(
+            [
+                ColSpec(text, "id"),
+                ColSpec(text, "object"),
+                ColSpec(count, "created"),
+                ColSpec(text, "model"),
+                ColSpec(Array(choice), "choices"),
+                ColSpec(usage, "usage"),
+            ]
+        )
+    )
 
 
 def _completions(max_tokens: int) -> ModelSignature:
@@ -70,5 +58,10 @@ def _completions(max_tokens: int) -> ModelSignature:
         ParamSpec("frequency_penalty", DataType.double, 0.0),
         ParamSpec("presence_penalty", DataType.double, 0.0),
         ParamSpec("response_format", DataType.string, ""),  # a JSON text; "": none
+        ParamSpec("min_p", DataType.double, 0.0),
+        ParamSpec("repetition_penalty", DataType.double, 1.0),
+        ParamSpec("logit_bias", DataType.string, ""),  # a JSON text; "": none
+        ParamSpec("stop_token_ids", DataType.long, [], shape=(-1,)),
+        ParamSpec("ignore_eos", DataType.boolean, False),
     ]
-    return ModelSignature(Schema([ColSpec(DataType.string, "prompt")]), Schema(results), ParamSchema(params))
+    return ModelSignature(outputs=Schema(results), params=ParamSchema(params))

@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .fields import invalid, plain
-from .response_format import JsonFormat
+from .fields import invalid
+from .response_format import JsonFormat, check_schema_size
 
 _CHOICES = ("none", "auto", "required")
 # Phi-4-mini begins a call with its special token, with the word that it was trained on, or with the JSON itself.
@@ -22,11 +22,12 @@ def read_tools(fields: Mapping[str, Any], supports_tools: bool) -> tuple[list[di
         supports_tools: whether the model's chat template shows tools.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE. The message names the field.
+        ModelError: INVALID_PARAMETER_VALUE. The message names the field.
     """
     choice = fields.get("tool_choice", "auto")
-    name = choice["function"].get("name") if isinstance(choice, Mapping) and "function" in choice else None
-    if not name and choice not in _CHOICES:
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not (isinstance(name, str) and name) and choice not in _CHOICES:
         raise invalid("tool_choice", choice, f"expected {', '.join(_CHOICES)}, or a function by its name")
     tools = _tools(fields.get("tools"))
     if tools and not supports_tools:
@@ -41,18 +42,23 @@ def read_tools(fields: Mapping[str, Any], supports_tools: bool) -> tuple[list[di
 
 
 def _tools(value: Any) -> list[dict[str, Any]]:
-    tools = plain(value) or []
+    tools = value or []
     if not isinstance(tools, list):
         raise invalid("tools", tools, "expected a list of functions")
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type") == "function" else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise invalid(f"tools[{index}]", tool, "expected type 'function' and a function with a name")
+    check_schema_size("tools", tools)
     return tools
 
 
-def calls_format(tools: list[dict[str, Any]]) -> JsonFormat:
-    """Return the format of an answer that is a list of calls of the given tools."""
+def calls_format(tools: list[dict[str, Any]], parallel: bool = True) -> JsonFormat:
+    """Return the format of an answer that is a list of calls of the given tools.
+
+    Args:
+        parallel: whether the answer may have more than one call.
+    """
     calls = [
         {
             "type": "object",
@@ -65,7 +71,8 @@ def calls_format(tools: list[dict[str, Any]]) -> JsonFormat:
         }
         for tool in tools
     ]
-    return JsonFormat({"type": "array", "items": {"anyOf": calls}, "minItems": 1})
+    most = {} if parallel else {"maxItems": 1}
+    return JsonFormat({"type": "array", "items": {"anyOf": calls}, "minItems": 1} | most)
 
 
 def parse_calls(text: str, names: Collection[str]) -> tuple[dict[str, Any], ...]:

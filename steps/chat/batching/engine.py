@@ -1,13 +1,17 @@
 """A loaded model: prompts in, answers out."""
 
+import os
 import threading
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
 
-from ..api.requests import Sampling
+from ..api.sampling import Sampling
+from ..errors import ModelError, refuse_copy
 from ..runtime.cpus import usable_cpus
 from ..runtime.session import open_session
 from ..runtime.tokenizer import ChatTokenizer, read_config
@@ -20,8 +24,19 @@ from .text_stream import TextStream
 from .thoughts import Thoughts
 
 
+@dataclass(frozen=True)
+class Load:
+    """What an engine does at the moment."""
+
+    running: int  # generations that have a row of the KV cache
+    waiting: int  # generations that wait for a row
+    cache_share: float  # tokens of the running generations, of those that the KV cache can hold: 0 to 1
+
+
 class Engine:
-    """A loaded model, and the thread that runs its graph. Any thread may call it."""
+    """A loaded model, and the thread that runs its graph. Any thread of the process that loaded it may call it."""
+
+    __reduce_ex__ = refuse_copy
 
     def __init__(self, folder: Path | str, settings: Settings | None = None) -> None:
         """Load a folder that has a genai_config.json.
@@ -29,12 +44,13 @@ class Engine:
         Raises:
             MlflowException: the execution provider is not available, or the chat template is not valid Jinja.
         """
+        self._process = os.getpid()
         folder, self.settings = Path(folder), settings or Settings()
         self.threads = self.settings.threads or usable_cpus()
         self.tokenizer = ChatTokenizer(folder, self.settings.special_tokens_in_text)
         # Twice as many rows as active sequences: the others hold finished sequences for reuse.
         session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
-        self.context_length = session.graph.context_length
+        self.context_length, self.vocab_size = session.graph.context_length, session.graph.vocab_size
         end_tokens = np.atleast_1d(read_config(folder)["model"]["eos_token_id"]).tolist()
         self._thoughts = Thoughts.of(folder, self.tokenizer, self.settings, end_tokens)
         self._constraints = Constraints(folder, session.graph.vocab_size, end_tokens)
@@ -43,7 +59,7 @@ class Engine:
         self._thread.start()
         # The thread refers to the scheduler, and not to the engine. So Python collects an engine that nobody uses any
         # more, and that ends the thread.
-        self._finalizer = weakref.finalize(self, _close, self._scheduler, self._thread)
+        self._finalizer = weakref.finalize(self, _close, self._scheduler, self._thread, self._process)
 
     @property
     def token_budget(self) -> int:
@@ -54,6 +70,12 @@ class Engine:
     def _longest(self) -> int:
         """Tokens that one sequence can have."""
         return min(self.context_length, self.token_budget)
+
+    def load(self) -> Load:
+        """Return what the engine does at the moment. Any thread may ask."""
+        active = [*self._scheduler.cache.active]
+        used = sum(sequence.size for sequence in active)
+        return Load(len(active), self._scheduler.waiting, used / self.token_budget)
 
     def submit(
         self,
@@ -69,27 +91,31 @@ class Engine:
         Args:
             prompt: tokens.
             choice: the number of the answer among the `n` answers of a request.
-            chat: whether the prompt is a conversation. Then white space at the beginning of the answer is dropped, and
-                the thought of a reasoning model is separated from the answer.
+            chat: whether the answer begins a turn of a conversation. Then white space at the beginning of the answer is
+                dropped, and the thought of a reasoning model is separated from the answer.
             wait: whether to wait for room when the queue is full.
             stream: whether the caller wants the text piece by piece, and not the whole answer only.
 
         Raises:
-            MlflowException: the prompt is empty or leaves no room for an answer, the response format is not supported,
-                or the queue is full.
+            ModelError: the prompt is empty or leaves no room for an answer, the response format is not supported, a
+                token is not in the vocabulary, the queue is full, or another process loaded the model.
         """
-        self._check_length(prompt)
+        self.check_process()
+        self.check_length(prompt, sampling.max_tokens)
+        self.check_tokens("prompt", prompt)
+        self.check_tokens("logit_bias", [token for token, _ in sampling.logit_bias])
+        self.check_tokens("stop_token_ids", sampling.stop_token_ids)
         response_format = sampling.response_format
         constraint = None if response_format is None else self._constraints.compile(response_format)
         if self._thoughts and chat:
             parser = self._thoughts.parser(prompt, self.tokenizer, has_format=constraint is not None)
             most = min(sampling.max_tokens, self._longest - len(prompt))
-            sampler = Sampler(sampling, choice, self._thoughts.constraint(parser, most, constraint))
+            sampler = Sampler(sampling, choice, self._thoughts.constraint(parser, most, constraint), prompt)
             text = TextStream(self._thoughts.decoder(self.tokenizer), sampling.stop, chat, parser)
         else:
-            sampler = Sampler(sampling, choice, constraint)
+            sampler = Sampler(sampling, choice, constraint, prompt)
             text = TextStream(self.tokenizer.stream_decoder(continues=not chat), sampling.stop, chat)
-        generation = Generation(prompt, sampling, sampler, text, self.settings.timeout, stream)
+        generation = Generation(prompt, sampling, sampler, text, self.settings.effective_timeout(), stream)
         self._scheduler.submit(generation, wait)
         return generation
 
@@ -97,22 +123,56 @@ class Engine:
         """End the thread. Answers that are not complete fail."""
         self._finalizer()
 
-    def _check_length(self, prompt: list[int]) -> None:
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes that a token stands for. They may be a part of a character only."""
+        return self._constraints.token_bytes(token)
+
+    def check_process(self) -> None:
+        """Raise ModelError if this process is a fork: a fork has the model's memory, and not its thread."""
+        if os.getpid() != self._process:
+            raise ModelError(
+                f"the model was loaded in process {self._process}, and this is its fork {os.getpid()}: load the model "
+                "in this process",
+                error_code=INVALID_STATE,
+            )
+
+    def check_length(self, prompt: list[int], max_tokens: int, name: str = "messages") -> None:
+        """Raise ModelError if the prompt is empty, or too long for the context or the KV cache.
+
+        Args:
+            prompt: tokens.
+            name: the field that it is from.
+        """
         if not prompt:
-            raise MlflowException.invalid_parameter_value("the prompt has no tokens; expected some text")
+            raise ModelError("the prompt has no tokens; expected some text", param=name)
         limit = self._longest
-        if len(prompt) < limit:
+        if len(prompt) + min(max_tokens, 1) <= limit:
             return
         advice = (
             "shorten it" if limit == self.context_length else "shorten it, or raise kv_cache_mb in the model config"
         )
-        raise MlflowException.invalid_parameter_value(
+        raise ModelError(
             f"the prompt has {len(prompt)} tokens; at most {limit - 1} fit, because the answer needs at least one: "
-            f"{advice}"
+            f"{advice}",
+            param=name,
+            code="context_length_exceeded",
         )
 
+    def check_tokens(self, name: str, tokens: Sequence[int]) -> None:
+        """Raise ModelError if the vocabulary lacks a token.
 
-def _close(scheduler: Scheduler, thread: threading.Thread) -> None:
+        Args:
+            name: the field that the tokens are from.
+        """
+        if any(token >= self.vocab_size for token in tokens):
+            raise ModelError(
+                f"{name} has a token that the model lacks; expected numbers below {self.vocab_size}", param=name
+            )
+
+
+def _close(scheduler: Scheduler, thread: threading.Thread, process: int) -> None:
+    if os.getpid() != process:  # a fork: the thread is not here, and its locks may be held for ever
+        return
     scheduler.close()
     if thread is not threading.current_thread():
         thread.join()

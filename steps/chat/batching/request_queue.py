@@ -3,9 +3,9 @@
 import threading
 from collections import deque
 
-from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE, REQUEST_LIMIT_EXCEEDED
 
+from ..errors import ModelError
 from .generation import Generation
 
 
@@ -25,7 +25,7 @@ class RequestQueue:
             wait: whether to wait for room when the queue is full.
 
         Raises:
-            MlflowException: the queue is full (HTTP 429) or closed.
+            ModelError: the queue is full (HTTP 429) or closed.
         """
         with self._changed:
             self._drop_cancelled()
@@ -34,7 +34,7 @@ class RequestQueue:
             if self._closed:
                 raise closed_error()
             if len(self._waiting) >= self._capacity:
-                raise MlflowException(
+                raise ModelError(
                     f"{len(self._waiting)} requests are waiting, and the model config's queue holds {self._capacity}: "
                     "try again later, or raise queue",
                     error_code=REQUEST_LIMIT_EXCEEDED,
@@ -84,6 +84,6 @@ class RequestQueue:
             self._changed.notify_all()
 
 
-def closed_error() -> MlflowException:
+def closed_error() -> ModelError:
     """Return the error of everything that is asked of a closed model."""
-    return MlflowException("the model was closed: load it again", error_code=INVALID_STATE)
+    return ModelError("the model was closed: load it again", error_code=INVALID_STATE)

@@ -1,10 +1,11 @@
 """A generation that has a row of the KV cache."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .generation import Completion, Generation, ThoughtPiece
+from .generation import Completion, Generation, Piece
 from .kv_cache import CachedSequence
+from .logprobs import TokenLogprob
 
 
 @dataclass(eq=False)
@@ -16,6 +17,8 @@ class RunningGeneration:
     reused_tokens: int
     admitted: float
     first_token: float = 0.0
+    starts: list[int] = field(default_factory=list)  # characters of the answer before each token, for logprobs
+    sent: int = 0  # tokens whose log probabilities the caller has
 
     @property
     def tokens(self) -> list[int]:
@@ -42,6 +45,8 @@ class RunningGeneration:
         if not generation.generated:
             self.first_token = time.monotonic()
         generation.generated.append(token)
+        if not is_end and generation.sampling.logprobs is not None:
+            self.starts.append(text.length)
         shown_thought = len(text.thought)
         piece = "" if is_end else text.add(token)
         full = len(generation.generated) >= generation.sampling.max_tokens or self.length >= self.sequence.reserved
@@ -49,26 +54,44 @@ class RunningGeneration:
         if complete:
             piece += text.rest()
         if thought := text.thought[shown_thought:]:
-            generation.emit(ThoughtPiece(thought))
-        if piece:
-            generation.emit(piece)
+            generation.emit(Piece(thought, is_thought=True))
+        self._emit(piece)
         if not complete:
             return None
-        # An end token at max_tokens gives "length" here, because it does so in MLflow's transformers flavor.
-        return "length" if full and not text.stopped else "stop"
+        return "stop" if is_end or text.stopped else "length"
+
+    def _emit(self, piece: str) -> None:
+        """Send the caller a piece, with the log probabilities of the tokens since the last one."""
+        if piece:
+            logprobs = self._shown_logprobs()[self.sent :]
+            self.sent += len(logprobs)
+            self.generation.emit(Piece(piece, tuple(logprobs)))
+
+    def _shown_logprobs(self) -> list[TokenLogprob]:
+        """Return the log probabilities of the text's tokens.
+
+        Without those of the thought, of end tokens, and of tokens behind the beginning of a stop.
+        """
+        text, logprobs = self.generation.text, self.generation.sampler.logprobs
+        tokens = [*zip(self.starts, logprobs, strict=False)]  # an end token has a log probability and no start
+        shown = tokens[text.thought_tokens or 0 :]
+        return [logprob for start, logprob in shown if not text.stopped or start < text.length]
 
     def completion(self, finish_reason: str) -> Completion:
         """Return the complete answer."""
-        start = self.generation.submitted
+        start, generation = self.generation.submitted, self.generation
         return Completion(
-            text=self.generation.text.shown,
-            prompt_tokens=len(self.generation.prompt),
-            completion_tokens=len(self.generation.generated),
+            text=generation.text.shown,
+            prompt_tokens=len(generation.prompt),
+            completion_tokens=len(generation.generated),
             finish_reason=finish_reason,
             reused_tokens=self.reused_tokens,
             queued_s=self.admitted - start,
-            first_token_s=self.first_token - start,
+            first_token_s=(self.first_token or time.monotonic()) - start,
             total_s=time.monotonic() - start,
-            thought=self.generation.text.thought,
-            thought_tokens=self.generation.text.thought_tokens,
+            thought=generation.text.thought,
+            thought_tokens=generation.text.thought_tokens,
+            logprobs=tuple(self._shown_logprobs()),
+            end_logprob=next(iter(generation.sampler.logprobs[len(self.starts) :]), None),
+            prompt_logprobs=tuple(generation.prompt_logprobs),
         )

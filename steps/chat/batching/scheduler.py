@@ -22,14 +22,17 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
+from ..errors import ModelError
 from ..runtime.decoder_session import DecoderSession
 from ..settings import Settings
 from .generation import Generation
 from .kv_cache import CachedSequence, KVCache, common_length
+from .logprobs import prompt_logprobs
 from .request_queue import RequestQueue, closed_error
 from .running import RunningGeneration
 
 _CHUNK_ALONE = 512  # tokens of a prompt in one chunk while nothing is decoding
+_CHUNK_SCORED = 32  # tokens of a prompt whose own log probabilities are wanted: each token's logits are in memory
 _MIN_SHARED = 32  # tokens of a prefix that another generation is prefilling, which are worth the wait
 _NO_LOGITS = np.empty((0, 0), np.float32)
 
@@ -57,6 +60,11 @@ class Scheduler:
     def submit(self, generation: Generation, wait: bool) -> None:
         """Queue a generation. See RequestQueue.put."""
         self._queue.put(generation, wait)
+
+    @property
+    def waiting(self) -> int:
+        """How many generations wait for a row. Any thread may ask."""
+        return len(self._queue.waiting())
 
     def close(self) -> None:
         """Let the thread end after its present step."""
@@ -89,7 +97,7 @@ class Scheduler:
         for generation in self._queue.waiting():
             if len(self.cache.active) >= self._settings.parallel:
                 return
-            if self._waits_for_shared_prefix(generation.prompt):
+            if not _scores_prompt(generation) and self._waits_for_shared_prefix(generation.prompt):
                 continue
             try:
                 sequence = self._admit_to_cache(generation)
@@ -107,7 +115,14 @@ class Scheduler:
         length = len(generation.prompt)
         most = min(length + generation.sampling.max_tokens, self._session.graph.context_length, self.cache.budget)
         long_factors = 0 < self._settings.longrope_switch < length
-        reuse = not (long_factors and self._session.long_prompts_in_one_run)
+        in_one_run = long_factors and self._session.long_prompts_in_one_run
+        if in_one_run and _scores_prompt(generation):
+            raise ModelError(
+                f"the prompt has {length} tokens, and this model returns no log probabilities for prompts of more than "
+                f"{self._settings.longrope_switch} tokens: shorten it, or leave echo out",
+                param="echo",
+            )
+        reuse = not (in_one_run or _scores_prompt(generation))
         return self.cache.admit(generation.prompt, most, long_factors, reuse)
 
     def _waits_for_shared_prefix(self, prompt: list[int]) -> bool:
@@ -132,10 +147,17 @@ class Scheduler:
         chunk, sequence = self._next_chunk(running), running.sequence
         logits = _NO_LOGITS
         if chunk.tokens:
-            wanted = int(chunk.last and self._session.graph.selects_logits)
+            scored = _lacks_scores(running.generation)
+            wanted = len(chunk.tokens) if scored else int(chunk.last and self._session.graph.selects_logits)
             logits = self._session.prefill(sequence.row, chunk.tokens, chunk.past, chunk.mask_length, wanted)
             sequence.tokens[chunk.past :] = chunk.tokens
+            if scored:
+                self._score(running.generation, logits, chunk.past)
+                logits = logits[-1:] if self._session.graph.selects_logits else _NO_LOGITS
         if not chunk.last:
+            return
+        if not running.generation.sampling.max_tokens:
+            self._finish(running, "length")
             return
         self._prefilling.remove(running)
         self._decoding.append(running)
@@ -143,6 +165,12 @@ class Scheduler:
             self._take_token(running, logits[0])
         else:
             del sequence.tokens[running.length - 1 :]  # a decode step reads the last token, and gives its logits
+
+    def _score(self, generation: Generation, logits: np.ndarray, past: int) -> None:
+        """Add the log probabilities of the tokens of the prompt that a chunk's logits predict."""
+        predicted = generation.prompt[past + 1 : past + 1 + len(logits)]
+        alternatives = generation.sampling.prompt_logprobs or 0
+        generation.prompt_logprobs += prompt_logprobs(logits[: len(predicted)], predicted, alternatives)
 
     def _next_chunk(self, running: RunningGeneration) -> _Chunk:
         tokens, sequence = running.tokens, running.sequence
@@ -152,6 +180,8 @@ class Scheduler:
         end = len(tokens) if self._session.graph.selects_logits else len(tokens) - 1
         past = len(sequence.tokens)
         size = self._settings.prefill_chunk if self._decoding else _CHUNK_ALONE
+        if _lacks_scores(running.generation):
+            size = min(size, _CHUNK_SCORED)
         chunk = tokens[past : min(end, past + size)]
         return _Chunk(chunk, past, self._mask_length(sequence), last=past + len(chunk) >= end)
 
@@ -197,11 +227,15 @@ class Scheduler:
         except Exception as error:  # this generation fails, and not the others
             self._fail(running, error)
             return
-        finish_reason = running.add(token, is_end=token in self._end_tokens)
+        finish_reason = running.add(token, is_end=self._is_end(token, running.generation))
         if finish_reason:
             self._finish(running, finish_reason)
         elif running.length == self._settings.longrope_switch + 1 and not running.sequence.long_factors:
             self._prefill_with_long_factors(running)
+
+    def _is_end(self, token: int, generation: Generation) -> bool:
+        sampling = generation.sampling
+        return token in sampling.stop_token_ids or (token in self._end_tokens and not sampling.ignore_eos)
 
     def _prefill_with_long_factors(self, running: RunningGeneration) -> None:
         """Start over with all tokens so far: from this length on, keys of LongRoPE's short factors are wrong."""
@@ -239,4 +273,14 @@ def _as_mlflow_exception(error: Exception) -> Exception:
     if isinstance(error, MlflowException):
         return error
     reason = " ".join(str(error).split())
-    return MlflowException(f"the runtime failed: {type(error).__name__}: {reason}", error_code=INTERNAL_ERROR)
+    return ModelError(f"the runtime failed: {type(error).__name__}: {reason}", error_code=INTERNAL_ERROR)
+
+
+def _scores_prompt(generation: Generation) -> bool:
+    """Return whether the caller wants the log probabilities of the prompt's own tokens."""
+    return generation.sampling.prompt_logprobs is not None
+
+
+def _lacks_scores(generation: Generation) -> bool:
+    """Return whether log probabilities of the prompt are wanted and not complete yet. The first token has none."""
+    return _scores_prompt(generation) and len(generation.prompt_logprobs) < len(generation.prompt) - 1

@@ -27,14 +27,18 @@ class TextStream:
         self._longest_stop = max(map(len, stop), default=0)
         self.shown = ""
         self.thought = ""
+        self.length = 0  # characters of the answer decoded so far; after a stop string, those before it
         self.stopped = False
 
     def add(self, token: int) -> str:
         """Return the text that can be shown after this token. Set `stopped` when a stop string is complete."""
-        self._held += self._separate(self._decoder.decode(token))
+        answer = self._separate(self._decoder.decode(token))
+        self._held += answer
+        self.length += len(answer)
         starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
         if starts:
             self.stopped = True
+            self.length -= len(self._held) - min(starts)
             self._held = self._held[: min(starts)]
             return self.rest()
         longest = min(self._longest_stop, len(self._held))
@@ -47,6 +51,7 @@ class TextStream:
             thought, answer = self._parser.end()
             self.thought += thought
             self._held += answer
+            self.length += len(answer)
         return self._show(len(self._held))
 
     @property

@@ -25,6 +25,7 @@ from steps.common.errors import StepError
 from steps.evaluation.lm_eval.model_folder import open_model_folder
 from steps.evaluation.measure.logits import TokenLogits, open_logits
 from steps.evaluation.measure.worker import LoggedModel, one_line
+from steps.evaluation.subject import input_names
 
 Scored = tuple[float, bool]  # log-likelihood in nats, and whether greedy decoding gives the text
 
@@ -78,8 +79,7 @@ class MlflowLM(TemplateLM):
 
     @cached_property
     def _model(self) -> LoggedModel:
-        schema = self._files.info.get_input_schema()
-        if schema is None or "messages" not in schema.input_names():
+        if "messages" not in input_names(self._files.info):
             raise StepError(
                 f"model is {self.model_uri!r}, which takes no chat messages: a task that generates text needs a model "
                 "that was wrapped with task=llm/v1/chat"

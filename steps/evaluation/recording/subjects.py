@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from steps.common.errors import StepError
-from steps.evaluation.subject import Subject
+from steps.evaluation.subject import Subject, input_names
 from steps.registry.aliases import champion_version
 from steps.registry.versions import pinned_model, versions_by_model
 
@@ -84,10 +84,10 @@ def _model_info(uri: str) -> "ModelInfo":
         info = mlflow.models.get_model_info(uri)
     except (MlflowException, OSError) as error:
         raise StepError(f"models: {uri!r} is not an MLflow model ({' '.join(str(error).split())})") from None
-    if info.signature and "messages" not in info.signature.inputs.input_names():
+    names = input_names(info)
+    if "messages" not in names:
         raise StepError(
-            f"models: {uri!r} takes {', '.join(info.signature.inputs.input_names())}; expected a model that takes "
-            "messages, of the task llm/v1/chat"
+            f"models: {uri!r} takes {', '.join(names)}; expected a model that takes messages, of the task llm/v1/chat"
         )
     return info
 

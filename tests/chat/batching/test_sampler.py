@@ -78,3 +78,40 @@ def test_penalties_lower_the_logits_as_openai_defines():
     # again. Then its logit is 0, which is also the logit of 2.
     assert [sampler.choose(logits) for _ in range(4)] == [0, 1, 0, 0]
     assert logits.tolist() == [2.0, np.float32(1.1), 0.0], "the sampler must not change the array of the graph"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"temperature": 1.0, "min_p": 0.2}, PROBABILITIES * [1, 1, 1, 0, 0]),
+        ({"temperature": 0.5, "min_p": 0.2}, PROBABILITIES**2 * [1, 1, 0, 0, 0]),  # min_p comes after the temperature
+        ({"temperature": 1.0, "logit_bias": ((0, -100.0),)}, PROBABILITIES * [0, 1, 1, 1, 1]),
+        ({"temperature": 1.0, "logit_bias": ((4, float(np.log(4))),)}, PROBABILITIES * [1, 1, 1, 1, 4]),
+    ],
+)
+def test_min_p_and_bias_change_how_often_tokens_come(fields, expected):
+    test_tokens_come_as_often_as_they_should(fields, expected)
+
+
+def test_the_repetition_penalty_counts_the_prompt_and_the_answer():
+    logits = np.array([4.0, 3.9, -1.0, -1.5], np.float32)
+    sampler = Sampler(Sampling(1, repetition_penalty=2.0), prompt=[0, 2])
+    # 0 is in the prompt: 4 / 2 = 2, so 1 is chosen. Then 1 counts too: 3.9 / 2 = 1.95, so 0 is chosen.
+    assert [sampler.choose(logits) for _ in range(3)] == [1, 0, 0]
+    below = Sampler(Sampling(1, repetition_penalty=2.0, logit_bias=((0, -100.0), (1, -100.0))), prompt=[2])
+    assert below.choose(logits) == 3, "a negative logit is multiplied: -1 becomes -2"
+
+
+def test_log_probabilities_are_the_models_own():
+    sampling = Sampling(1, temperature=2.0, seed=1, logit_bias=((0, -100.0),), frequency_penalty=1.0, logprobs=2)
+    sampler = Sampler(sampling)
+    token = sampler.choose(LOGITS)
+    assert token != 0 and sampler.logprobs[0].token == token
+    assert np.isclose(sampler.logprobs[0].logprob, np.log(PROBABILITIES[token]), atol=1e-6)
+    assert [other for other, _ in sampler.logprobs[0].top] == [0, 1]
+    assert np.allclose([value for _, value in sampler.logprobs[0].top], np.log([0.5, 0.25]), atol=1e-6)
+
+
+def test_a_bias_that_forbids_every_token_forbids_none():
+    banned = tuple((token, -100.0) for token in range(5))
+    assert Sampler(Sampling(1, logit_bias=banned)).choose(LOGITS) == 0

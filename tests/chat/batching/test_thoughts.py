@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from steps.chat.batching.engine import Engine
-from steps.chat.batching.generation import ThoughtPiece
+from steps.chat.batching.generation import Completion, interleaved
 from steps.chat.settings import Settings
 from tests.chat.batching.asking import COUNT, ask, start
 from tests.chat.thinking import with_opening_template, with_tags
@@ -48,10 +48,11 @@ def test_a_thought_is_separated_from_the_answer_and_counted(opening, fp32_engine
 
 
 def test_the_pieces_of_a_stream_are_the_whole(opening):
-    pieces = [*(answer := start(opening, COUNT))]
-    thoughts = [piece for piece in pieces if isinstance(piece, ThoughtPiece)]
-    assert thoughts == ["2", " 3", " 4", " 5", " 6"] == pieces[:5]
-    assert "".join(pieces[5:]) == answer.completion.text and answer.completion.thought == "".join(thoughts)
+    *pieces, end = [event for _, event in interleaved([start(opening, COUNT)])]
+    assert isinstance(end, Completion)
+    thoughts = [piece.text for piece in pieces if piece.is_thought]
+    assert thoughts == ["2", " 3", " 4", " 5", " 6"] == [piece.text for piece in pieces[:5]]
+    assert "".join(piece.text for piece in pieces[5:]) == end.text and end.thought == "".join(thoughts)
 
 
 def test_tags_of_a_model_that_is_no_reasoning_model_are_left_alone(folders):

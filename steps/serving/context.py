@@ -1,0 +1,30 @@
+"""What all endpoints share, and how a request reaches it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from steps.serving.keys import Keys
+from steps.serving.limits import Limits
+from steps.serving.live import Live
+from steps.serving.metrics import Metrics
+
+
+@dataclass
+class Context:
+    """The state of one server."""
+
+    limits: Limits
+    keys: Keys
+    live: Live = field(default_factory=Live)
+    active: int = 0  # requests whose answer is not complete
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.live)
+
+
+def context_of(request: Request) -> Context:
+    """Return the server's state."""
+    context: Any = request.app.state.context
+    return context

@@ -1,0 +1,1 @@
+"""The endpoints, one module per client that they are made for."""
