@@ -9,8 +9,8 @@ The test is a conformal test martingale (Vovk, Nouretdinov and Gammerman, "Testi
 Without a drift the p-values are independent and uniform, whatever the distribution of the values is. So the capital is
 a martingale. It ever reaches 1 / false_alarms with a probability of at most `false_alarms`, however many values come.
 
-After a drift, later values are compared with the new values too. So a drift is found soon, or its evidence fades. With a
-baseline of 50 values, answers of twice the length are found after some 15 values. Rare events need a larger baseline.
+After a drift, later values are compared with the new values too. So a drift is found soon, or its evidence fades. With
+a baseline of 50 values, answers of twice the length are found after some 15 values. Rare events need a larger baseline.
 """
 
 from bisect import bisect_left, bisect_right, insort
