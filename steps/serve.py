@@ -1,6 +1,7 @@
 """serve: a model -> a server with OpenAI's, Anthropic's and MLflow's endpoints; its run says what was served."""
 
 import logging
+import math
 from functools import partial
 
 from steps.common.errors import StepError, one_of
@@ -13,6 +14,7 @@ from steps.serving.keys import Keys, check_host
 from steps.serving.limits import Limits
 from steps.serving.models import ServedModel, served_name
 from steps.serving.server import Source, listen, serve
+from steps.serving.traces import Traces
 
 
 def check(params: dict[str, str]) -> None:
@@ -22,14 +24,24 @@ def check(params: dict[str, str]) -> None:
     one_of("follow", params["follow"], ("true", "false"))
     if params["follow"] == "true" and "@" not in params["model"]:
         raise StepError(f"follow is true, but model is {params['model']!r}: give an alias, as in models:/NAME@champion")
+    if not 0 <= _number(params["trace"]) <= 1:
+        raise StepError(f"trace is {params['trace']!r}; expected a share of the requests from 0 to 1, such as 0.05")
     check_host(params["host"], len(Keys()))
     Limits.from_environment()
 
 
-def serve_model(step: Step, model: str, host: str, port: str, follow: str) -> None:
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def serve_model(step: Step, model: str, host: str, port: str, follow: str, trace: str) -> None:
     """Serve until a signal comes, then log what was served."""
     logging.getLogger("sse_starlette").setLevel(logging.WARNING)  # it writes what it sends
-    context = Context(Limits.from_environment(), Keys())
+    traces = Traces(float(trace), step.run.info.experiment_id)
+    context = Context(Limits.from_environment(), Keys(), traces=traces)
     bound = listen(host, int(port))
     address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
     step.console.line(f"listening on {address}, loading {model}")
@@ -51,6 +63,7 @@ def serve_model(step: Step, model: str, host: str, port: str, follow: str) -> No
         serve(make_app(context), bound, source, on_ready)
     finally:
         bound.close()
+        traces.close(context.limits.drain_s)
     totals = context.metrics.totals()
     for metric, value in totals.items():
         step.client.log_metric(step.run_id, metric, value)

@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from steps.serving.context import Context
-from steps.serving.errors import ApiError
+from steps.serving.errors import ApiError, of_exception
 from steps.serving.exchange import error_response
 from steps.serving.gate import Gate
 from steps.serving.jobs import ClientGone
+from steps.serving.progress import progress_of
 from steps.serving.routes import anthropic, health, mlflow_server, openai, page, responses, tokens
 
 
@@ -34,6 +35,7 @@ async def _on_error(request: Request, error: Any) -> Response:
         error = _of_http(error)
     elif isinstance(error, RequestValidationError):
         error = ApiError(400, "a parameter of the address is not valid", "invalid_value")
+    progress_of(request.scope).error = of_exception(error).message
     return error_response(error, request.url.path.startswith("/v1/messages"))
 
 

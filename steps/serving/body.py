@@ -11,6 +11,7 @@ from steps.serving.context import context_of
 from steps.serving.errors import ApiError
 from steps.serving.jobs import ClientGone
 from steps.serving.limits import Limits
+from steps.serving.progress import progress_of
 
 _TOKEN_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -59,6 +60,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise ApiError(400, "the body is not valid JSON in UTF-8", "invalid_json") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not a JSON object", "invalid_json")
+    progress_of(request.scope).body = body
     _check_limits(body, context_of(request).limits)
     return body
 

@@ -9,6 +9,7 @@ from steps.serving.keys import Keys
 from steps.serving.limits import Limits
 from steps.serving.live import Live
 from steps.serving.metrics import Metrics
+from steps.serving.traces import Traces
 
 
 @dataclass
@@ -18,10 +19,11 @@ class Context:
     limits: Limits
     keys: Keys
     live: Live = field(default_factory=Live)
+    traces: Traces = field(default_factory=lambda: Traces(0.0, ""))
     active: int = 0  # requests whose answer is not complete
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.live)
+        self.metrics = Metrics(self.live, self.traces)
 
 
 def context_of(request: Request) -> Context:

@@ -16,6 +16,7 @@ from steps.serving.context import Context, context_of
 from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import ClientGone, Job, unless_gone
 from steps.serving.models import ServedModel
+from steps.serving.progress import progress_of
 from steps.serving.sse import DONE, EventStream, event, openai_error
 
 GONE = 499  # the status in logs and figures of a client that went away, as nginx writes it
@@ -56,10 +57,11 @@ async def exchange(
         ApiError, MlflowException: the request is refused, or its answer failed before the first event.
         ClientGone: the client went away before that.
     """
-    context = context_of(request)
+    context, progress = context_of(request), progress_of(request.scope)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(admitted(context))
         job = Job(lambda: start(model), stream, context.limits.request_s)
+        progress.job, progress.model_uri = job, model.uri
         stack.callback(_end, context, job)
         first = await unless_gone(request, job.next())
         if not stream:
@@ -67,11 +69,15 @@ async def exchange(
         ending = stack.pop_all()  # from here on the stream ends the request
     events = style.events(job.rest(first), model)
 
+    def failed(error: ApiError) -> bytes:
+        progress.error = error.message
+        return style.error(error)
+
     def end(status: int) -> None:
-        request.scope["phi_status"] = status
+        progress.status = status
         ending.close()
 
-    return EventStream(events, context.limits.ping_s, style.error, end)
+    return EventStream(events, context.limits.ping_s, failed, end)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from steps.serving.context import Context
 from steps.serving.errors import ApiError
 from steps.serving.exchange import error_response
 from steps.serving.keys import LOOPBACK
+from steps.serving.progress import progress_of
+from steps.serving.traces import Exchanged
 
 OPEN_PATHS = ("/", "/health", "/ping")  # these need no key and tell no more than that the server is there
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -56,7 +58,7 @@ class Gate:
             if not status:
                 await error_response(error, anthropic)(scope, receive, send_with_headers)
         finally:
-            self._count(scope, status)
+            self._end(scope, headers, started, status)
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
         if not len(self._context.keys):
@@ -69,10 +71,29 @@ class Gate:
             return ApiError(401, "the API key is missing or wrong", "invalid_api_key")
         return None
 
-    def _count(self, scope: Scope, status: int) -> None:
+    def _end(self, scope: Scope, headers: Headers, started: float, status: int) -> None:
+        """Count the request, and keep a trace of it if it is sampled."""
         route: Any = scope.get("route")
-        path = getattr(route, "path", "other")
-        self._context.metrics.http.labels(path, _method(scope["method"]), str(scope.get("phi_status", status))).inc()
+        path, progress = getattr(route, "path", "other"), progress_of(scope)
+        status = progress.status or status
+        self._context.metrics.http.labels(path, _method(scope["method"]), str(status)).inc()
+        if progress.body is None or not self._context.traces.sampled():
+            return
+        now = time.time_ns()
+        answer = progress.job.answer if progress.job else None
+        self._context.traces.offer(
+            Exchanged(
+                route=path,
+                client=self._context.keys.client(headers),
+                model_uri=progress.model_uri,
+                body=progress.body,
+                completions=tuple(answer.completions) if answer else (),
+                status=status,
+                error=progress.error,
+                start_ns=now - int(1e9 * (time.perf_counter() - started)),
+                end_ns=now,
+            )
+        )
 
 
 def _method(method: str) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from steps.chat.batching.generation import Completion
     from steps.serving.live import Live
+    from steps.serving.traces import Traces
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
@@ -18,10 +19,10 @@ _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 class Metrics:
     """Counters and histograms of one server."""
 
-    def __init__(self, live: "Live") -> None:
+    def __init__(self, live: "Live", traces: "Traces") -> None:
         """
         Args:
-            live: where the gauges look when somebody asks for them.
+            live, traces: where the gauges look when somebody asks for them.
         """
         registry = self.registry = CollectorRegistry()
         labels = ("path", "method", "status")
@@ -43,7 +44,7 @@ class Metrics:
         self.between = seconds("phi_inter_token_latency_seconds", "Mean time between two tokens of an answer")
         self.total = seconds("phi_e2e_request_latency_seconds", "From the request to the end of its answer")
         self.queued = seconds("phi_request_queue_time_seconds", "Until the request got a row of the KV cache")
-        registry.register(_Gauges(live))
+        registry.register(_Gauges(live, traces))
 
     def text(self) -> bytes:
         """Return all figures as text."""
@@ -76,8 +77,8 @@ class Metrics:
 class _Gauges(Collector):
     """What the engine does at the moment."""
 
-    def __init__(self, live: "Live") -> None:
-        self._live = live
+    def __init__(self, live: "Live", traces: "Traces") -> None:
+        self._live, self._traces = live, traces
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges: all zero while no model is loaded."""
@@ -87,6 +88,8 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("phi_requests_running", "Answers that have a row of the KV cache", value=running)
         yield GaugeMetricFamily("phi_requests_waiting", "Answers that wait for a row", value=waiting)
         yield GaugeMetricFamily("phi_kv_cache_usage_perc", "Share of the KV cache's tokens in use, 0 to 1", value=share)
+        for name, value in (("written", self._traces.written), ("dropped", self._traces.dropped)):
+            yield CounterMetricFamily(f"phi_traces_{name}", f"Sampled requests whose trace was {name}", value=value)
         yield GaugeMetricFamily("phi_ready", "1 if the server answers", value=int(self._live.state == "ok"))
 
 

@@ -17,6 +17,7 @@ from steps.serving.keys import Keys
 from steps.serving.limits import Limits
 from steps.serving.models import ServedModel
 from steps.serving.server import listen, uvicorn_config
+from steps.serving.traces import Traces
 
 NAME = "tiny-phi3"
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
@@ -52,9 +53,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(model: ServedModel | None, limits: Limits | None = None) -> Iterator[Server]:
+def running(model: ServedModel | None, limits: Limits | None = None, traces: Traces | None = None) -> Iterator[Server]:
     """Run a server with a loaded model, or with none, as while it loads. The keys are those of the environment."""
-    context = Context(limits or Limits(), Keys())
+    context = Context(limits or Limits(), Keys(), traces=traces or Traces(0.0, ""))
     context.live.current = model
     bound = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn_config(make_app(context), context.limits))
