@@ -108,8 +108,9 @@ def test_a_hub_repository_with_code_is_refused_before_its_weights_are_downloaded
     files = {path.name: path.read_bytes() for path in TINY.iterdir()}
     files[file] = json.dumps(json.loads(files[file]) | fields).encode()
     files["kernels.py"] = b"open('it-ran', 'w').close()"
-    hub.repos["evil/phi"] = Repo(files, {"main": "e" * 40})
-    result = local.run_module("fetch_model", {"HF_ENDPOINT": hub.url}, source="evil/phi")
+    repo = f"evil/{file.partition('.')[0]}"  # one for each file, as the hub's cache outlives a test
+    hub.repos[repo] = Repo(files, {"main": "e" * 40})
+    result = local.run_module("fetch_model", {"HF_ENDPOINT": hub.url}, source=repo)
     assert_refused(local, result, f"{file} sets {named}")
     assert not [path for _, path, _ in hub.requests if path.endswith((".safetensors", ".py"))]
     assert not [path for _, path, _ in hub.requests if "kernels" in path]
