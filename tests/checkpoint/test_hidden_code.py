@@ -16,6 +16,7 @@ from tests.fakes.hub import Repo
 
 REPOSITORY = "evil/kernels"
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
 # File, its planted fields, the field that the line names.
 PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (CONFIG, {"_attn_implementation_internal": REPOSITORY}, "_attn_implementation_internal"),
@@ -43,6 +44,7 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (TOKENIZER, {"tokenizer_class": f"{REPOSITORY}--tok.Tokenizer"}, "tokenizer_class"),
     (TOKENIZER, {"custom_code": REPOSITORY}, "custom_code"),
     (TOKENIZER, {"processor": {"attn_implementation": REPOSITORY}}, "processor.attn_implementation"),
+    (SPECIAL_TOKENS, {"custom_code": REPOSITORY}, "custom_code"),
 ]
 IDS = [f"{file}:{field}" for file, _, field in PLANTED]
 
