@@ -17,7 +17,8 @@ from jinja2 import nodes
 from mlflow.exceptions import MlflowException
 
 from .deadline import run_within
-from .template_sandbox import TemplateEnvironment, TemplateLimitError, new_budget
+from .template_limits import TemplateLimitError, rendering
+from .template_sandbox import TemplateEnvironment
 
 SECONDS = 5.0  # that one rendering may take
 _SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -41,7 +42,7 @@ class ChatTemplate:
         self.sources, self._special_tokens = sources, special_tokens
         try:
             self._templates = {name: _ENVIRONMENT.from_string(source) for name, source in sources.items()}
-        except (jinja2.TemplateError, RecursionError, TemplateLimitError, OverflowError, MemoryError) as error:
+        except Exception as error:  # also what Python's compiler says of the code that Jinja makes
             raise _rejected(f"the chat template cannot be read: {_words(error)}") from None
 
     @classmethod
@@ -88,8 +89,8 @@ class ChatTemplate:
         }
 
         def render() -> str:
-            new_budget()
-            return template.render(**arguments)
+            with rendering():
+                return template.render(**arguments)
 
         try:
             prompt = run_within(SECONDS, render)
