@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 class Both:
     """The two tokenizers of a folder."""
 
+    number: int  # of the kind
     folder: Path
     reference: Any  # transformers' tokenizer
     runtime: "ChatTokenizer"
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether the tokenizer has a token for each byte, so that it knows every character."""
+        return "<0xFF>" in self.reference.get_vocab() or "ÿ" in self.reference.get_vocab()
 
-@pytest.fixture(scope="package", params=[*ALL_KINDS, "tiny-phi3"])
+
+KINDS = [*ALL_KINDS, "tiny-phi3"]
+
+
+@pytest.fixture(scope="package", params=KINDS)
 def both(request, tmp_path_factory) -> Both:
     """Return the tokenizers of each kind in turn."""
     from transformers import AutoTokenizer
@@ -34,4 +43,4 @@ def both(request, tmp_path_factory) -> Both:
     reference = AutoTokenizer.from_pretrained(made)
     saved = folder.parent / "saved"  # exporters save the tokenizer anew
     reference.save_pretrained(saved)
-    return Both(saved, reference, ChatTokenizer(saved))
+    return Both(KINDS.index(request.param), saved, reference, ChatTokenizer(saved))
