@@ -78,7 +78,7 @@ def test_a_template_that_uses_the_thought_of_an_earlier_answer_gets_it(converted
     file.write_text(shown.replace("SHOWN", "(message['reasoning_content'] or '') + message['content']"))
     conversation = [*COUNT, {"role": "assistant", "content": "8", "reasoning_content": "2 3 4"}, *FRANCE]
     tokenizer = ChatTokenizer(folder)
-    assert "2 3 48<|end|>" in tokenizer._render(conversation, [])
+    assert tokenizer.template and "2 3 48<|end|>" in tokenizer.template.render(conversation)
 
 
 def test_the_config_switches_it_off(model, converted, tmp_path):

@@ -17,7 +17,7 @@ from jinja2 import nodes
 from mlflow.exceptions import MlflowException
 
 from .deadline import run_within
-from .template_limits import TemplateLimitError, rendering
+from .template_limits import TemplateLimitError, within_limits
 from .template_sandbox import TemplateEnvironment
 
 SECONDS = 5.0  # that one rendering may take
@@ -88,12 +88,8 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
 
-        def render() -> str:
-            with rendering():
-                return template.render(**arguments)
-
         try:
-            prompt = run_within(SECONDS, render)
+            prompt = run_within(SECONDS, lambda: within_limits(lambda: template.render(arguments)))
         except TimeoutError as error:
             raise _rejected(f"the chat template does not end: {error}") from None
         except TemplateLimitError as error:

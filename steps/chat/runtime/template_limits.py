@@ -13,14 +13,23 @@ the invariant, each such call ends within about a second.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 LARGEST = 8 << 20  # characters that a value may have when it is written out
 TOTAL = 256 << 20  # characters of all values that one rendering may make
 LARGEST_NUMBER = 1 << 16  # bits of an integer
-_CONTAINERS = (list, tuple, dict, set, frozenset, type({}.items()), type({}.keys()), type({}.values()))
+_TEXTS = (str, bytes)
+_CONTAINERS: tuple[type[Collection[Any]], ...] = (
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    type({}.items()),
+    type({}.keys()),
+    type({}.values()),
+)
 _LONGEST_INDENT = 16  # characters of JSON's indent and separators
 _SIZES = frozenset({"ljust", "rjust", "center", "zfill", "to_bytes", "batch", "slice", "round", "truncate"})
 _WIDTHS = re.compile(r"%[-+ #0]*(\d+)?(?:\.(\d+))?|:[^{}]*?(\d+)(?:\.(\d+))?[^{}]*\}")  # in "%9d" and in "{:9.3f}"
@@ -44,13 +53,12 @@ class _Budget(threading.local):
 _budget = _Budget()
 
 
-@contextmanager
-def rendering() -> Iterator[None]:
-    """Begin a rendering in this thread, with the whole budget."""
+def within_limits(render: Callable[[], str]) -> str:
+    """Return what a rendering returns. It has the whole budget of this thread."""
     _budget.left = TOTAL
     _budget.sizes = {}
     try:
-        yield
+        return render()
     finally:
         _budget.sizes = {}
 
@@ -82,7 +90,7 @@ def check_number(bits: int) -> None:
 
 def size_of(value: Any) -> int:
     """Return about how many characters a value has when it is written out."""
-    if isinstance(value, str | bytes):
+    if isinstance(value, _TEXTS):
         return len(value)
     if isinstance(value, int):
         return 4 + value.bit_length() // 3
@@ -105,7 +113,7 @@ def bounded(value: Any) -> Any:
     """
     if isinstance(value, int):
         check_number(value.bit_length())
-    elif isinstance(value, str | bytes):
+    elif isinstance(value, _TEXTS):
         take(len(value))
     elif isinstance(value, _CONTAINERS):
         check_size(size_of(value))
@@ -209,7 +217,8 @@ def concat(parts: Iterable[str]) -> str:
     size = 0
     for part in parts:
         size += len(part)
-        check_size(size)
+        if size > LARGEST:
+            take(size)
         counted.append(part)
     take(size)
     return "".join(counted)

@@ -61,7 +61,8 @@ def test_a_token_of_a_stream_costs_the_same_work_anywhere_in_the_answer(both):
 
 def _calls(both, tokens: list[int]) -> list[int]:
     """Return the function calls that each token of a stream takes, those of C functions too."""
-    stream, counts = both.runtime.stream_decoder(), []
+    stream = both.runtime.stream_decoder()
+    counts: list[int] = []
 
     def count(*_: object) -> None:
         counts[-1] += 1
