@@ -17,7 +17,8 @@ from jinja2 import nodes
 from mlflow.exceptions import MlflowException
 
 from .deadline import run_within
-from .template_sandbox import TemplateEnvironment, TemplateLimitError, new_budget
+from .template_limits import TemplateLimitError, within_limits
+from .template_sandbox import TemplateEnvironment
 
 SECONDS = 5.0  # that one rendering may take
 _SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -41,7 +42,7 @@ class ChatTemplate:
         self.sources, self._special_tokens = sources, special_tokens
         try:
             self._templates = {name: _ENVIRONMENT.from_string(source) for name, source in sources.items()}
-        except (jinja2.TemplateError, RecursionError, TemplateLimitError, OverflowError, MemoryError) as error:
+        except Exception as error:  # also what Python's compiler says of the code that Jinja makes
             raise _rejected(f"the chat template cannot be read: {_words(error)}") from None
 
     @classmethod
@@ -87,12 +88,8 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
 
-        def render() -> str:
-            new_budget()
-            return template.render(**arguments)
-
         try:
-            prompt = run_within(SECONDS, render)
+            prompt = run_within(SECONDS, lambda: within_limits(lambda: template.render(arguments)))
         except TimeoutError as error:
             raise _rejected(f"the chat template does not end: {error}") from None
         except TemplateLimitError as error:

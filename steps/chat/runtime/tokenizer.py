@@ -11,7 +11,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from .chat_template import ChatTemplate
-from .plain_text import ControlTokens, PlainTextEncoder, StandIns, load
+from .control_tokens import ControlTokens
+from .plain_text import PlainTextEncoder, StandIns, load
 from .stream_decoder import StreamDecoder, StreamDecoders
 
 TOOL_CALL = "<|tool_call|>", "<|/tool_call|>"
@@ -111,7 +112,7 @@ class ChatTokenizer:
     def _stand_ins(self, parsed: dict[str, Any]) -> StandIns | None:
         """Return stand-ins if a string of the caller has text of control tokens, else None."""
         strings = list(_strings(parsed))
-        if not any(self._controls.occurrences(string) for string in strings):
+        if not self._controls.may_occur(strings) or not any(map(self._controls.occurrences, strings)):
             return None
         return StandIns(self._controls, strings, self._source)
 
