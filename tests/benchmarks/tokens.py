@@ -235,7 +235,7 @@ def with_genai_config(folder: Path, config: Path, target: Path) -> Path:
 
 
 def main() -> None:
-    """Measure, write OUT.json, print the table."""
+    """Measure, write OUT.json after each tokenizer, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("folders", type=Path, nargs="*")
@@ -255,8 +255,8 @@ def main() -> None:
             samples += measure_requests(name, folder, converted, args.reps)
             samples += measure_loads(name, converted, args.reps)
             load.append(os.getloadavg()[0])
-    about: dict[str, Any] = {"environment": environment(*PACKAGES), "load_average": load}
-    args.out.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n", encoding="utf-8")
+            about: dict[str, Any] = {"environment": environment(*PACKAGES), "load_average": load}
+            args.out.write_text(json.dumps(about | {"samples": samples}, indent=1) + "\n", encoding="utf-8")
     print(table(samples))
 
 

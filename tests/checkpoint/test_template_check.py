@@ -21,6 +21,10 @@ def test_the_shipped_template_and_a_folder_without_one_pass(tmp_path):
         ("{{ raise_exception('not for you') }}", "rejected them: not for you"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end"),
         ("{{ 'x' * 10 ** 10 }}", "exceeds a limit"),
+        (
+            "{% set n = namespace(x=['a']) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+            "exceeds a limit",
+        ),
     ],
 )
 def test_a_bad_template_is_one_line_with_the_cause(tmp_path, source, cause):
@@ -30,11 +34,12 @@ def test_a_bad_template_is_one_line_with_the_cause(tmp_path, source, cause):
     assert "\n" not in str(refused.value)
 
 
-def test_what_no_limit_inside_the_process_stops_is_killed(tmp_path):
-    nested = "{% set n = namespace(x=['a']) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
-    (tmp_path / "chat_template.jinja").write_text(nested + "{{ n.x | string }}")
-    with pytest.raises(StepError, match="does not end within 15 s|MiB of memory"):
-        check_chat_template(tmp_path, seconds=15)
+def test_a_process_that_does_not_end_is_killed(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    with pytest.raises(StepError, match="does not end within 3 s"):
+        check_chat_template(tmp_path, seconds=3)
 
 
 def test_a_damaged_file_is_named_as_damaged(tmp_path):

@@ -124,16 +124,17 @@ REPEATED_BY = {
     "steps/test.py": NO_STEP,
     "steps/submit_databricks.py": NO_STEP,
     "steps/databricks/*": NO_STEP,
-    "steps/chat/__init__.py": set(STEPS),
+    "steps/chat/__init__.py": set(STEPS),  # fetch_model and the steps after it read the chat template
     "steps/chat/runtime/__init__.py": set(STEPS),
-    "steps/chat/runtime/chat_template.py": set(STEPS),  # a checkpoint's template is checked, too
-    "steps/chat/runtime/template_sandbox.py": set(STEPS),
+    "steps/chat/runtime/chat_template.py": set(STEPS),
     "steps/chat/runtime/deadline.py": set(STEPS),
+    "steps/chat/runtime/template_*.py": set(STEPS),
+    "steps/chat/runtime/control_tokens.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/plain_text.py": {CONVERT, CUSTOM, EVALUATE},
+    "steps/chat/runtime/stream_decoder.py": {CONVERT, CUSTOM, EVALUATE},
     "steps/chat/runtime/cpus.py": {CONVERT, CUSTOM, EVALUATE},
     "steps/chat/runtime/graph.py": {CONVERT, CUSTOM, EVALUATE},
     "steps/chat/runtime/tokenizer.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/plain_text.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/stream_decoder.py": {CONVERT, CUSTOM, EVALUATE},
     "steps/chat/runtime/*": {CUSTOM, EVALUATE},
     "steps/chat/*": {CUSTOM},  # all of it travels in the model
     "*/README.md": NO_STEP,

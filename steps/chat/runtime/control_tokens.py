@@ -55,7 +55,7 @@ class ControlTokens:
         return self._occurrences(string)
 
     def _occurrences(self, string: str) -> list[tuple[int, int]]:
-        if self._pattern is None:
+        if self._pattern is None or not any(edge in string for edge in self._edges):
             return []
         places = [match.span() for match in self._pattern.finditer(string)]
         first, last = (places[0][0], places[-1][1]) if places else (len(string), 0)

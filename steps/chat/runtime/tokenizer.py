@@ -72,7 +72,10 @@ class ChatTokenizer:
             "tools": [*tools],
             "variables": variables or {},
         }
-        stand_ins = self._stand_ins(parsed) if self._plain else None
+        try:
+            stand_ins = self._stand_ins(parsed) if self._plain else None
+        except UnicodeEncodeError:
+            raise _not_unicode(parsed) from None
         if stand_ins:
             parsed = {name: stand_ins.replace(value) for name, value in parsed.items()}
         prompt = self._render(**parsed, continue_final_message=continue_final_message)
