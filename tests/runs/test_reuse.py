@@ -153,7 +153,6 @@ REPEATED_BY = {
     "steps/evaluation/*": {EVALUATE},
     "steps/project/extras.py": NO_STEP,
     "steps/project/profiles.py": NO_STEP,
-    "steps/project/tasks.py": {TRANSFORMER, CUSTOM},
     "steps/registry/aliases.py": {EVALUATE},
     "steps/registry/*": {FETCH, TRANSFORMER, CUSTOM, EVALUATE},
     "steps/runs/child_runs.py": NO_STEP,
