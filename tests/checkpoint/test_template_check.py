@@ -1,10 +1,13 @@
 """The check of a checkpoint's chat template in a process of its own."""
 
+import subprocess
+import sys
+
 import pytest
 
 from steps.checkpoint.template_check import check_chat_template
 from steps.common.errors import StepError
-from tests.checkout import TINY
+from tests.checkout import ROOT, TINY
 
 pytestmark = pytest.mark.model
 
@@ -46,3 +49,10 @@ def test_a_damaged_file_is_named_as_damaged(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(StepError, match="its file is damaged"):
         check_chat_template(tmp_path)
+
+
+def test_the_process_does_without_the_import_of_mlflow():
+    modules = "steps.checkpoint.template_check, steps.chat.runtime.chat_template"
+    code = f"import sys, {modules}; print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -3,6 +3,7 @@
 The tokenizer is the Rust library `tokenizers`, which transformers itself uses. It reads tokenizer.json.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .chat_template import ChatTemplate
+from .chat_template import ChatTemplate, TemplateError
 from .control_tokens import ControlTokens
 from .plain_text import PlainTextEncoder, StandIns, load
 from .stream_decoder import StreamDecoder, StreamDecoders
@@ -39,7 +40,8 @@ class ChatTokenizer:
         """
         path = folder / "tokenizer.json"
         self._tokenizer = load(path)
-        self.template = ChatTemplate.read(folder)
+        with _invalid_parameter():
+            self.template = ChatTemplate.read(folder)
         self._plain = special_tokens_in_text == "plain"
         self._source = "".join(self.template.sources.values()) if self.template else ""
         sought = self.template.sought_texts if self.template else ()
@@ -145,13 +147,23 @@ class ChatTokenizer:
             messages = [_with_calls_as_text(message) for message in messages]
         if tools and not self.template.reads_tools:
             messages = _with_tools_in_system(messages, tools)
-        return self.template.render(
-            messages,
-            tools or None,
-            add_generation_prompt=not continue_final_message,
-            continue_final_message=continue_final_message,
-            variables=variables,
-        )
+        with _invalid_parameter():
+            return self.template.render(
+                messages,
+                tools or None,
+                add_generation_prompt=not continue_final_message,
+                continue_final_message=continue_final_message,
+                variables=variables,
+            )
+
+
+@contextlib.contextmanager
+def _invalid_parameter() -> Iterator[None]:
+    """Turn the error of a template into one for the caller: an invalid parameter, HTTP 400."""
+    try:
+        yield
+    except TemplateError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from None
 
 
 def _parsed(message: dict[str, Any]) -> dict[str, Any]:

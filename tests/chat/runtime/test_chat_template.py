@@ -1,6 +1,7 @@
 """Chat templates: equal to transformers', limited, and what is found out about them."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from steps.chat.runtime import chat_template
-from steps.chat.runtime.chat_template import ChatTemplate, check_template, turn_end_token
+from steps.chat.runtime.chat_template import ChatTemplate, TemplateError, check_template, turn_end_token
+from steps.chat.runtime.tokenizer import ChatTokenizer
+from tests.checkout import TINY
 
 pytestmark = pytest.mark.unit
 
@@ -110,9 +113,11 @@ def test_the_last_message_is_continued_as_in_transformers(trim, content):
         ("{{ 1 / 0 }}", "division by zero"),
     ],
 )
-def test_what_a_template_raises_is_an_invalid_parameter_with_its_words(source, words):
+def test_what_a_template_raises_is_an_invalid_parameter_with_its_words(source, words, tmp_path):
+    folder = shutil.copytree(TINY, tmp_path / "checkpoint")
+    (folder / "chat_template.jinja").write_text(source)
     with pytest.raises(MlflowException, match=words) as refused:
-        template(source).render(USER)
+        ChatTokenizer(folder).encode_chat(USER)
     assert refused.value.get_http_status_code() == 400
 
 
@@ -120,7 +125,7 @@ def test_what_a_template_raises_is_an_invalid_parameter_with_its_words(source, w
 def test_a_template_without_end_is_stopped(kind, monkeypatch):
     monkeypatch.setattr(chat_template, "SECONDS", 1.0)
     start = time.monotonic()
-    with pytest.raises(MlflowException, match="does not end: stopped after 1 s|exceeds a limit: it makes"):
+    with pytest.raises(TemplateError, match="does not end: stopped after 1 s|exceeds a limit: it makes"):
         template(ENDLESS[kind]).render(USER)
     assert time.monotonic() - start < 15
 
@@ -147,8 +152,8 @@ def test_other_requests_go_on_while_a_template_is_stopped(monkeypatch):
     def run_endless() -> None:
         try:
             template(ENDLESS["loops"]).render(USER)
-        except MlflowException as error:
-            refused.append(error.message)
+        except TemplateError as error:
+            refused.append(str(error))
 
     threads = [threading.Thread(target=run_endless) for _ in range(3)]
     for thread in threads:
@@ -185,9 +190,6 @@ def test_roles_that_a_template_leaves_out_are_found():
 
 
 def test_a_role_that_is_left_out_is_refused_by_name():
-    from steps.chat.runtime.tokenizer import ChatTokenizer
-    from tests.checkout import TINY
-
     with pytest.raises(MlflowException, match=r"messages\[1\]\.role is 'tool'; this model's chat template leaves"):
         ChatTokenizer(TINY).encode_chat([*USER, {"role": "tool", "content": "42"}])
 
