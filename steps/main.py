@@ -1,6 +1,5 @@
 """main: a profile -> the whole pipeline, each step a child run; the comparison and the champion on this run's page."""
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,16 +9,19 @@ from steps.evaluation.recording.run_page import RunPage
 from steps.evaluation.results import Evaluation
 from steps.project.plan import PLAN, STEPS, with_upstream
 from steps.project.profiles import Section, read_profile
+from steps.project.tasks import check_evaluable
 from steps.registry.names import ensure_registered_model, with_full_name
 from steps.runs.artifacts import read_document
-from steps.runs.child_runs import Pipeline
+from steps.runs.checkpoint_input import check_tasks
+from steps.runs.child_runs import Pipeline, step_inputs
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
-from steps.runs.tags import EVALUATION, MODEL_URI_TAG
+from steps.runs.tags import EVALUATION
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+_WRAP_STEPS = ("wrap_transformer", "wrap_custom")
 _ANY_RUN = "0" * 32  # stands for the run of a step that has not run yet
 
 
@@ -42,8 +44,10 @@ _CALLBACKS = {
 def check(params: dict[str, str]) -> None:
     """Raise StepError if the profile, the list of steps or a step's parameter can't be right. No step has run yet."""
     one_of("reuse", params["reuse"], ("true", "false"))
-    _wanted(params["steps"])
-    for name, sections in read_profile(params["profile"]).items():
+    wanted, profile = _wanted(params["steps"]), read_profile(params["profile"])
+    if "evaluate" in wanted:
+        check_evaluable(_tasks(profile, STEPS))
+    for name, sections in profile.items():
         placeholders = dict.fromkeys(PLAN[name].run_parameters, _ANY_RUN)
         if PLAN[name].models_of:
             placeholders["models"] = "models:/any"
@@ -62,7 +66,7 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
     _ensure_registered_models(step, sections, wanted)
     rejected = None
     try:
-        _run_steps(pipeline, sections, with_upstream(wanted))
+        _run_steps(step, pipeline, sections, with_upstream(wanted))
     except Rejected as error:
         rejected = error
     finally:
@@ -79,7 +83,7 @@ def main(step: Step, profile: str, steps: str, reuse: str, experiment_note: str)
 
 def _ensure_registered_models(step: Step, sections: dict[str, list[Section]], wanted: tuple[str, ...]) -> None:
     """Create the registered models first, so that a name that the registry rejects costs no work."""
-    for name in ("wrap_transformer", "wrap_custom"):
+    for name in _WRAP_STEPS:
         for section in sections[name] if name in wanted else []:
             ensure_registered_model(step.client, step.run_id, with_full_name(section)["registered_model"])
 
@@ -91,29 +95,22 @@ def _wanted(steps: str) -> tuple[str, ...]:
     return tuple(one_of("steps", name.strip(), STEPS) for name in steps.split(","))
 
 
-def _run_steps(pipeline: Pipeline, sections: dict[str, list[Section]], names: tuple[str, ...]) -> None:
+def _tasks(sections: dict[str, list[Section]], names: tuple[str, ...]) -> list[str]:
+    """Return the tasks of those wrap steps that are in `names`."""
+    return [section["task"] for name in _WRAP_STEPS if name in names for section in sections[name]]
+
+
+def _run_steps(step: Step, pipeline: Pipeline, sections: dict[str, list[Section]], names: tuple[str, ...]) -> None:
     """Run the named steps in the order of the plan, once for each section and each combination of upstream runs."""
     runs: dict[str, list[Run]] = {}
     for name in names:
         runs[name] = [
             pipeline.run(name, inputs | _CALLBACKS[name].resolve(section))
-            for inputs in _inputs(name, runs)
+            for inputs in step_inputs(name, runs)
             for section in sections[name]
         ]
-
-
-def _inputs(name: str, runs: dict[str, list["Run"]]) -> list[dict[str, str]]:
-    """Return the parameters that hand upstream runs to a step, one dictionary for each combination of runs."""
-    planned = PLAN[name]
-    models = {}
-    if planned.models_of:
-        uris = [run.data.tags[MODEL_URI_TAG] for upstream in planned.models_of for run in runs[upstream]]
-        models["models"] = ",".join(uris)
-    upstream_runs = [runs[upstream] for upstream in planned.run_parameters.values()]
-    return [
-        models | {key: run.info.run_id for key, run in zip(planned.run_parameters, combination, strict=True)}
-        for combination in itertools.product(*upstream_runs)
-    ]
+        if name == "fetch_model":  # before the long work
+            check_tasks(step, runs[name][0].info.run_id, _tasks(sections, names))
 
 
 if __name__ == "__main__":

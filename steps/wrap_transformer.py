@@ -12,11 +12,11 @@ from steps.checkpoint.run_page import facts_line
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
 from steps.common.hashing import total_size
-from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS, check_task
+from steps.project.tasks import INPUT_EXAMPLES, MAX_TOKENS, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, local_store
-from steps.runs.checkpoint_input import VerifiedCheckpoint, read_manifest, verified_checkpoint
+from steps.runs.checkpoint_input import VerifiedCheckpoint, check_tasks, verified_checkpoint
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
 
@@ -37,7 +37,7 @@ def check(params: dict[str, str]) -> None:
 
 def wrap_transformer(step: Step, checkpoint_run: str, task: str, registered_model: str) -> None:
     """Log the files of the canonical checkpoint. The weights are copied, not loaded."""
-    check_task(read_manifest(step, "checkpoint_run", checkpoint_run).canonical.has_chat_template, task)
+    check_tasks(step, checkpoint_run, [task])
     ensure_registered_model(step.client, step.run_id, registered_model)
     checkpoint = verified_checkpoint(step, "checkpoint_run", checkpoint_run)
     origin, dtype = checkpoint.manifest.origin, checkpoint.manifest.architecture.dtype

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"schema_version": 0}, "has schema_version 0; this version of the project reads 1: run convert_onnx again"),
+        ({"schema_version": 0}, "has schema_version 0; this version of the project reads 2: run convert_onnx again"),
         ({"longrope_switch": None}, "is damaged, field longrope_switch: Input should be a valid integer"),
     ],
     ids=["older", "damaged"],

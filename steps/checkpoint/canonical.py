@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.chat.runtime.chat_template import turn_end_token
-from steps.checkpoint.canonical_config import translate_config, translate_generation
+from steps.checkpoint.canonical_config import Translated, translate_config, translate_generation
 from steps.checkpoint.canonical_tokenizer import (
     SPECIAL_TOKENS,
     TOKENIZER_CONFIG,
@@ -32,9 +32,9 @@ from steps.checkpoint.canonical_tokenizer import (
 from steps.checkpoint.checks import is_allowed
 from steps.checkpoint.end_tokens import GENERATION, EndTokens, find_end_tokens
 from steps.checkpoint.headers import INDEX, SINGLE, read_config, weight_files
+from steps.checkpoint.hidden_code import refuse_code
 from steps.checkpoint.json_files import find_json_object, read_json_object
-from steps.checkpoint.tokenizer_file import TOKENIZER, build_tokenizer, has_older_format, parse_tokenizer
-from steps.common.errors import StepError
+from steps.checkpoint.tokenizer_file import TOKENIZER, build_tokenizer, check_older_format, parse_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,10 +109,8 @@ def read_settings(folder: Path, end_tokens: EndTokens | None = None) -> Settings
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and is_allowed(path.name))
     linked = [name for name in names if not name.endswith(".safetensors") and name != INDEX]
     written = {name: text for name in linked if (text := _text_without_mark(folder / name)) is not None}
-    config = translate_config(read_config(folder))
-    tokenizer_config = translate_tokenizer_config(find_json_object(folder / TOKENIZER_CONFIG))
-    special_tokens = translate_special_tokens(find_json_object(folder / SPECIAL_TOKENS))
-    for name, translated in ((CONFIG, config), (TOKENIZER_CONFIG, tokenizer_config), (SPECIAL_TOKENS, special_tokens)):
+    config, tokenizer_config, special_tokens = translations = _translate(folder)
+    for name, translated in zip((CONFIG, TOKENIZER_CONFIG, SPECIAL_TOKENS), translations, strict=True):
         if name in linked:
             written[name] = _json_text(translated.content)
     tokenizer, built = _tokenizer(folder, linked, written)
@@ -139,16 +137,27 @@ def read_settings(folder: Path, end_tokens: EndTokens | None = None) -> Settings
     )
 
 
+def check_json_files(folder: Path) -> None:
+    """Raise StepError if a JSON file of the settings is damaged or can name code. The chat template is not rendered."""
+    _translate(folder)
+    refuse_code(find_json_object(folder / GENERATION), GENERATION)
+
+
+def _translate(folder: Path) -> tuple[Translated, Translated, Translated]:
+    """Return the translated config.json, tokenizer_config.json and special_tokens_map.json."""
+    return (
+        translate_config(read_config(folder)),
+        translate_tokenizer_config(find_json_object(folder / TOKENIZER_CONFIG)),
+        translate_special_tokens(find_json_object(folder / SPECIAL_TOKENS)),
+    )
+
+
 def _tokenizer(folder: Path, linked: list[str], written: dict[str, str]) -> tuple["Tokenizer", dict[str, str]]:
     """Return the tokenizer, and tokenizer.json by its name if transformers built it."""
     if TOKENIZER in linked:
         read_json_object(folder / TOKENIZER)  # says where the JSON is damaged
         return parse_tokenizer((folder / TOKENIZER).read_text(encoding="utf-8-sig")), {}
-    if not has_older_format(folder):
-        raise StepError(
-            f"the checkpoint has no {TOKENIZER}: save the tokenizer beside the model with "
-            "AutoTokenizer.from_pretrained(BASE_MODEL).save_pretrained(FOLDER)"
-        )
+    check_older_format(folder)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, "canonical")
         _write(folder, target, [name for name in linked if name not in written], written)

@@ -73,8 +73,9 @@ def translate_special_tokens(content: dict[str, Any]) -> Translated:
     """Return special_tokens_map.json with the special tokens alone: transformers takes any field for an argument.
 
     Raises:
-        StepError: a special token is neither a text nor an object with one.
+        StepError: a field can name code, or a special token is neither a text nor an object with one.
     """
+    refuse_code(content, SPECIAL_TOKENS)
     special = {key: value for key, value in content.items() if key in _SPECIAL}
     _check_special_tokens(special, SPECIAL_TOKENS)
     return Translated(special, left_out(SPECIAL_TOKENS, content, _SPECIAL))

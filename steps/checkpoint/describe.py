@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from steps.checkpoint.adapter import ADAPTER_FILES
 from steps.checkpoint.adapter_checks import check_adapter
-from steps.checkpoint.canonical import canonical_form, read_settings
+from steps.checkpoint.canonical import canonical_form, check_json_files, read_settings
 from steps.checkpoint.checks import check_config, check_files, check_usable, is_allowed, wrappers_of
 from steps.checkpoint.headers import Weights, read_config, read_weights
 from steps.checkpoint.manifest import AdapterManifest, Architecture, CanonicalForm, Manifest, Origin
@@ -28,6 +28,7 @@ def check_settings(folder: Path) -> None:
     The chat template is tried in a process of its own first, because reading the settings renders it.
     """
     check_usable(read_config(folder))
+    check_json_files(folder)
     check_chat_template(folder)
     read_settings(folder)
 

@@ -21,6 +21,7 @@ _DTYPES = {
     "F16": "float16",
     "BF16": "bfloat16",
 }  # safetensors' name -> torch's name
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of one value
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_header(file: Path) -> Header:
             entries = json.loads(stream.read(length))
         entries.pop("__metadata__", None)
         tensors = {name: _parse_tensor(entry) for name, entry in entries.items()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise StepError(f"{file.name} is not a safetensors file ({error}): fetch or save it again") from None
     start = 8 + length
     expected = start + max((tensor.end for tensor in tensors.values()), default=0)
@@ -96,8 +97,11 @@ def read_header(file: Path) -> Header:
 
 
 def _parse_tensor(entry: dict[str, Any]) -> Tensor:
-    begin, end = entry["data_offsets"]
-    return Tensor(entry["dtype"].upper(), tuple(int(size) for size in entry["shape"]), int(begin), int(end))
+    begin, end = (int(offset) for offset in entry["data_offsets"])
+    dtype, shape = entry["dtype"].upper(), tuple(int(size) for size in entry["shape"])
+    if begin < 0 or dtype in _BYTES and end - begin != math.prod(shape) * _BYTES[dtype]:
+        raise ValueError(f"a tensor of {dtype} and shape {list(shape)!r:.80} has the bytes {begin} to {end}")
+    return Tensor(dtype, shape, begin, end)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
 """Try a checkpoint's chat template in a process of its own, with limits of time and memory.
 
-A template is a program of other people. Inside the custom model limits stop it, but what Python's own functions do with
-a value cannot be stopped there. So a template is tried before any long work, in a process that can be killed.
+A template is a program of other people. Inside the custom model limits stop it. It is tried before any long work, so
+that nobody waits for a conversion of a model whose template is refused. The process can be killed, so what the limits
+miss does not stop this step.
 """
 
 import resource

@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER = "tokenizer.json"
-_FORMATS = (("tokenizer.model",), ("vocab.json", "merges.txt"))
+_OLDER_FORMAT = ("vocab.json", "merges.txt")
+_SENTENCEPIECE = "tokenizer.model"
+_SAVE_AGAIN = "AutoTokenizer.from_pretrained(BASE_MODEL).save_pretrained(FOLDER)"
 
 
-def has_older_format(folder: Path) -> bool:
-    """Return whether a folder has the files of an older format, from which transformers may build tokenizer.json."""
-    return any(all((folder / name).is_file() for name in names) for names in _FORMATS)
+def check_older_format(folder: Path) -> None:
+    """Raise StepError if a folder lacks the files from which transformers may build tokenizer.json."""
+    if all((folder / name).is_file() for name in _OLDER_FORMAT):
+        return
+    if (folder / _SENTENCEPIECE).is_file():
+        raise StepError(
+            f"the checkpoint has no {TOKENIZER}, and its {_SENTENCEPIECE} can be converted only with the package "
+            "sentencepiece, which this project does not use: save the tokenizer again where sentencepiece is "
+            f"installed, with {_SAVE_AGAIN}"
+        )
+    raise StepError(f"the checkpoint has no {TOKENIZER}: save the tokenizer beside the model with {_SAVE_AGAIN}")
 
 
 def parse_tokenizer(text: str) -> "Tokenizer":
@@ -54,8 +64,7 @@ def build_tokenizer(folder: Path) -> str:
             cause = " ".join(str(error).split())[:200]
             raise StepError(
                 f"the checkpoint has no {TOKENIZER}, and transformers cannot build it from the older files here "
-                f"({type(error).__name__}: {cause}): save the tokenizer again where it works, with "
-                "AutoTokenizer.from_pretrained(BASE_MODEL).save_pretrained(FOLDER)"
+                f"({type(error).__name__}: {cause}): save the tokenizer again where it works, with {_SAVE_AGAIN}"
             ) from None
         return Path(scratch, TOKENIZER).read_text(encoding="utf-8")
 

@@ -33,8 +33,9 @@ PROMPTS = ("What is the capital of France?", "Count from 1 to 10.")
 NEW_TOKENS = 8  # of an answer, at most
 TEXT_TOKENS = 256  # on which the cost of rounding is measured
 _TEXT_CHARACTERS = 16 * TEXT_TOKENS  # of the text, at most
-# The largest error of a weight, in steps of its rounding. Seen: 0.29, with every
-# algorithm. Another weight gives 3 or more.
+_KL_DIGITS = 7  # decimal places of a KL divergence; what is less comes from float32
+# The largest error of a weight, in steps of its rounding. Seen: 0.29, with every algorithm. Another weight gives 3 or
+# more.
 WEIGHT_TOLERANCE = 1.0
 # The largest error of the logits by the type of the activations. Seen in float32: 3e-7 to 2e-5, whatever the model and
 # its rounding. The wrong wires that the tests plant give more than 0.05.
@@ -182,9 +183,8 @@ def _rounding(expected: np.ndarray, logits: np.ndarray) -> Rounding:
         log_p, log_q = (row - np.logaddexp.reduce(row) for row in (p.astype(np.float64), q.astype(np.float64)))
         divergences.append(float((np.exp(log_p) * (log_p - log_q)).sum()))
     same = float((expected.argmax(-1) == logits.argmax(-1)).mean())
-    return Rounding(
-        tokens=len(expected), kl_mean=_short(max(0.0, float(np.mean(divergences)))), same_top=round(same, 3)
-    )
+    kl_mean = max(0.0, round(float(np.mean(divergences)), _KL_DIGITS))
+    return Rounding(tokens=len(expected), kl_mean=_short(kl_mean), same_top=round(same, 3))
 
 
 def _error(logits: np.ndarray, expected: np.ndarray) -> float:

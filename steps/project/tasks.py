@@ -1,5 +1,6 @@
 """The values of the parameter `task`, and what the logged models of both wrap steps have in common."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from steps.common.errors import StepError
@@ -21,3 +22,13 @@ def check_task(has_chat_template: bool, task: str) -> None:
             "task is 'llm/v1/chat', and the checkpoint has no chat template: give task=llm/v1/completions, or save the "
             "tokenizer with a chat_template where the model was trained"
         )
+
+
+def check_evaluable(tasks: Iterable[str]) -> None:
+    """Raise StepError if one of the wrapped models of a profile has a task that evaluate cannot measure."""
+    for task in tasks:
+        if task == "llm/v1/completions":
+            raise StepError(
+                f"task is {task!r}, and evaluate compares models of the task llm/v1/chat: leave evaluate out, with "
+                "steps=fetch_model,convert_onnx,wrap_transformer,wrap_custom, or use task=llm/v1/chat"
+            )

@@ -14,6 +14,7 @@ from steps.checkpoint.merge import merge_adapter
 from steps.common.errors import StepError
 from steps.common.hashing import FileEntry
 from steps.project.mlproject import ROOT
+from steps.project.tasks import check_task
 from steps.runs.artifacts import finished_run, read_document
 from steps.runs.console import Console
 from steps.runs.step import Step
@@ -61,6 +62,13 @@ def read_manifest(step: Step, parameter: str, run_id: str) -> Manifest:
     """
     finished_run(step.client, parameter, run_id)
     return read_document(step.client, run_id, MANIFEST, Manifest)
+
+
+def check_tasks(step: Step, run_id: str, tasks: Iterable[str]) -> None:
+    """Raise StepError if one of the tasks needs the chat template that the checkpoint of a fetch_model run lacks."""
+    has_chat_template = read_manifest(step, "checkpoint_run", run_id).canonical.has_chat_template
+    for task in tasks:
+        check_task(has_chat_template, task)
 
 
 def bring(origin: Origin, parameter: str, console: Console) -> Fetched:

@@ -1,6 +1,7 @@
 """Run the steps as child runs of `main`: reuse finished runs, start the other steps, and leave no run open."""
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -8,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from steps.common.errors import Rejected, StepError
 from steps.project.mlproject import ROOT
+from steps.project.plan import PLAN
 from steps.runs.cleanup import children, close_children
 from steps.runs.console import step_line
 from steps.runs.reuse import find_finished, fingerprint
 from steps.runs.step import Step
-from steps.runs.tags import ENTRY_POINT_TAG, ERROR_TAG, REJECTED_TAG, SUMMARY_TAG
+from steps.runs.tags import ENTRY_POINT_TAG, ERROR_TAG, MODEL_URI_TAG, REJECTED_TAG, SUMMARY_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -115,6 +117,20 @@ class Pipeline:
             if run.info.status != "FINISHED" and run.data.tags.get(ENTRY_POINT_TAG) == entry_point:
                 return run
         return None
+
+
+def step_inputs(name: str, runs: dict[str, list["Run"]]) -> list[dict[str, str]]:
+    """Return the parameters that hand upstream runs to a step, one dictionary for each combination of runs."""
+    planned = PLAN[name]
+    models = {}
+    if planned.models_of:
+        uris = [run.data.tags[MODEL_URI_TAG] for upstream in planned.models_of for run in runs[upstream]]
+        models["models"] = ",".join(uris)
+    upstream_runs = [runs[upstream] for upstream in planned.run_parameters.values()]
+    return [
+        models | {key: run.info.run_id for key, run in zip(planned.run_parameters, combination, strict=True)}
+        for combination in itertools.product(*upstream_runs)
+    ]
 
 
 def _end_child_processes() -> None:

@@ -5,17 +5,20 @@ speed    Each variant of a checkpoint of Phi-3-mini's geometry (random weights) 
          block_size=32, the builder's default. Both are timed in turn, --reps times: a prefill of 128 tokens, then 32
          tokens decoded one by one. Printed are medians, and medians of the ratios to the baseline in the same
          repetition. A ratio above 1 is faster.
-quality  Each variant of a trained checkpoint reads a held-out text in windows of 256 tokens. Printed are, over the
-         tokens: the KL divergence from float32, in nats; how often the most likely token is the same; and perplexity,
-         exp(mean negative log likelihood), as in llama.cpp's tools/perplexity/README.md.
+quality  Each variant of a trained checkpoint reads a text in windows of 256 tokens. Printed are, over the tokens: the
+         KL divergence from float32, in nats; how often the most likely token is the same; and perplexity, exp(mean
+         negative log likelihood), as in llama.cpp's tools/perplexity/README.md.
 
 Output: OUT.json holds the samples (speed) or the statistics of each variant (quality), and the environment. A Markdown
 table is printed. Progress goes to stderr.
 
 Usage: python tests/benchmarks/options.py speed OUT.json [--layers 12] [--reps 7] [--variants 'int4 block_size=128' ...]
-       python tests/benchmarks/options.py quality OUT.json CHECKPOINT TEXT [--tokens 16384] [--variants ...]
-       (inside the project's environment; train_code_phi3.py makes a checkpoint and a text, and TEXT may be an
-       evaluation set)
+       python tests/benchmarks/options.py quality OUT.json [CHECKPOINT TEXT] [--tokens N] [--variants ...]
+       (inside the project's environment)
+
+Without CHECKPOINT, quality measures SmolLM2-135M-Instruct, which tests/checkpoints/real_checkpoint.py makes, on 4,096
+tokens of params/texts/general.txt. It needs the package index. train_code_phi3.py makes another checkpoint and its
+text. TEXT may be an evaluation set.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from tests.benchmarks.machine import environment  # noqa: E402
 from tests.benchmarks.options_quality import WINDOW, compare_variants, quality_table, read_windows  # noqa: E402
 from tests.benchmarks.options_speed import DECODE, PREFILL, Variant, speed_table, time_variants  # noqa: E402
 from tests.checkpoints.geometries import PUBLISHED, make_checkpoint  # noqa: E402
+from tests.checkpoints.real_checkpoint import make_real_checkpoint  # noqa: E402
 
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers")
 BASELINE = Variant("int4", "block_size=32")
@@ -67,6 +71,18 @@ QUALITY = (
     Variant("int8", "block_size=128"),
 )
 
+REAL_QUALITY = (  # blocks of 32, because the hidden size is 576
+    Variant("fp32", ""),
+    Variant("int8", "block_size=32"),
+    BASELINE,
+    Variant("int4", "block_size=128"),
+    Variant("int4", "block_size=32,is_symmetric=false"),
+    Variant("int4", "block_size=32,algo_config=k_quant"),
+    Variant("int4", "block_size=32,matmul_mixed_precision=last_matmul:int8"),
+    Variant("int4", "block_size=32,algo_config=k_quant_last"),
+    Variant("int4", "block_size=32,algo_config=k_quant_mixed"),
+)
+
 
 def parse_variant(text: str) -> Variant:
     """Parse a variant from the command line, such as "int4 block_size=128"."""
@@ -86,8 +102,11 @@ def speed(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], str]
 
 def quality(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Any], str]:
     """Compare the variants with float32. Return the content of OUT.json, and the table."""
-    windows = read_windows(args.checkpoint, args.text, args.tokens)
-    results = compare_variants(args.checkpoint, windows, args.variants or QUALITY, scratch)
+    checkpoint = args.checkpoint or make_real_checkpoint(scratch / "checkpoint")
+    text, tokens = (args.text, 16384) if args.text else (ROOT / "params/texts/general.txt", 4096)
+    windows = read_windows(checkpoint, text, args.tokens or tokens)
+    variants = args.variants or (QUALITY if args.checkpoint else REAL_QUALITY)
+    results = compare_variants(checkpoint, windows, variants, scratch)
     return {"window": WINDOW, "samples": results}, quality_table(results)
 
 
@@ -104,10 +123,13 @@ def parse_arguments() -> argparse.Namespace:
             command.add_argument("--layers", type=int, default=12)
             command.add_argument("--reps", type=int, default=7)
         else:
-            command.add_argument("checkpoint", type=Path)
-            command.add_argument("text", type=Path)
-            command.add_argument("--tokens", type=int, default=16384)
-    return parser.parse_args()
+            command.add_argument("checkpoint", type=Path, nargs="?")
+            command.add_argument("text", type=Path, nargs="?")
+            command.add_argument("--tokens", type=int, help="default: 4096 of general.txt, 16384 of TEXT")
+    args = parser.parse_args()
+    if args.measure is quality and args.checkpoint and not args.text:
+        parser.error("CHECKPOINT needs TEXT")
+    return args
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ import pytest
 from steps.checkpoint.canonical import canonical_form
 from steps.checkpoint.describe import build_manifest
 from steps.common.errors import StepError
-from tests.checkpoints.tiny import ORIGIN, edit_json
-from tests.checkpoints.variants import drop, make_variant
+from tests.checkpoints.tiny import ORIGIN, drop, edit_json
+from tests.checkpoints.variants import make_variant
 
 pytestmark = pytest.mark.unit
 CONFIG = "config.json"

@@ -150,3 +150,19 @@ def test_weights_that_are_not_safetensors_are_refused_by_name(folder):
     (folder / "model.safetensors").write_bytes(b"\xff" * 4000)
     with pytest.raises(StepError, match=r"model\.safetensors is not a safetensors file"):
         build_manifest(folder, ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b'{"t": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 4]}}',
+        b'{"t": {"dtype": "BF16", "shape": [1e999], "data_offsets": [0, 4]}}',
+        b'{"t": {"dtype": "BF16", "shape": [2], "data_offsets": [-4, 0]}}',
+        b"[" * 200_000,
+    ],
+    ids=["another size", "infinite", "negative", "nested"],
+)
+def test_a_header_that_contradicts_itself_is_refused_by_file(folder, entry):
+    (folder / "model.safetensors").write_bytes(len(entry).to_bytes(8, "little") + entry + bytes(4))
+    with pytest.raises(StepError, match=r"^model\.safetensors is not a safetensors file"):
+        build_manifest(folder, ORIGIN)

@@ -21,7 +21,13 @@ REFUSED = {
     "index_outside": ("puts lm_head.weight into '../other/model-00002-of-00002.safetensors'",),
     "no_end_token": ("no file of the checkpoint names an end token", "eos_token_id"),
     "no_tokenizer": ("the checkpoint has no tokenizer.json", "save_pretrained"),
-    "sentencepiece_only": ("the checkpoint has no tokenizer.json, and transformers cannot build it", "save_pretrained"),
+    "sentencepiece_only": (
+        "the checkpoint has no tokenizer.json",
+        "tokenizer.model",
+        "sentencepiece",
+        "save_pretrained",
+    ),
+    "damaged_merges": ("the checkpoint has no tokenizer.json, and transformers cannot build it", "save_pretrained"),
     "damaged_tokenizer": ("tokenizer.json is damaged",),
     "more_tokens_than_rows": ("token IDs up to 770, and the embedding has 768 rows", "resize_token_embeddings"),
     "tied_with_another_head": (

@@ -16,6 +16,7 @@ from tests.fakes.hub import Repo
 
 REPOSITORY = "evil/kernels"
 CONFIG, GENERATION, TOKENIZER = "config.json", "generation_config.json", "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
 # File, its planted fields, the field that the line names.
 PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (CONFIG, {"_attn_implementation_internal": REPOSITORY}, "_attn_implementation_internal"),
@@ -43,6 +44,7 @@ PLANTED: list[tuple[str, dict[str, Any], str]] = [
     (TOKENIZER, {"tokenizer_class": f"{REPOSITORY}--tok.Tokenizer"}, "tokenizer_class"),
     (TOKENIZER, {"custom_code": REPOSITORY}, "custom_code"),
     (TOKENIZER, {"processor": {"attn_implementation": REPOSITORY}}, "processor.attn_implementation"),
+    (SPECIAL_TOKENS, {"custom_code": REPOSITORY}, "custom_code"),
 ]
 IDS = [f"{file}:{field}" for file, _, field in PLANTED]
 
@@ -108,8 +110,9 @@ def test_a_hub_repository_with_code_is_refused_before_its_weights_are_downloaded
     files = {path.name: path.read_bytes() for path in TINY.iterdir()}
     files[file] = json.dumps(json.loads(files[file]) | fields).encode()
     files["kernels.py"] = b"open('it-ran', 'w').close()"
-    hub.repos["evil/phi"] = Repo(files, {"main": "e" * 40})
-    result = local.run_module("fetch_model", {"HF_ENDPOINT": hub.url}, source="evil/phi")
+    repo = f"evil/{file.partition('.')[0]}"  # one for each file, as the hub's cache outlives a test
+    hub.repos[repo] = Repo(files, {"main": "e" * 40})
+    result = local.run_module("fetch_model", {"HF_ENDPOINT": hub.url}, source=repo)
     assert_refused(local, result, f"{file} sets {named}")
     assert not [path for _, path, _ in hub.requests if path.endswith((".safetensors", ".py"))]
     assert not [path for _, path, _ in hub.requests if "kernels" in path]

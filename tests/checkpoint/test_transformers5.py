@@ -1,8 +1,6 @@
 """Checkpoints that transformers 5 saved give its own logits and tokens here. transformers 5 itself saves them."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,8 @@ import pytest
 
 from steps.checkpoint.canonical import canonical_form
 from steps.checkpoint.describe import build_manifest
-from steps.common.errors import StepError
-from steps.project.extras import python_with
 from tests.checkout import TINY
-from tests.checkpoints.phi_tokenizers import TEMPLATES, make_tokenizer_checkpoint
+from tests.checkpoints.phi_tokenizers import TEMPLATES
 from tests.checkpoints.tiny import ORIGIN
 
 pytestmark = pytest.mark.model
@@ -23,22 +19,10 @@ TOKENIZERS = [kind.replace(" ", "-") for kind in TEMPLATES]
 LARGEST_DIFFERENCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> Path:
-    """A folder with the checkpoints of MODELS and the tokenizers of TOKENIZERS, as transformers 5 saves them."""
-    try:
-        python = python_with(HERE / "transformers5.txt")
-    except StepError as error:
-        pytest.skip(f"needs transformers 5 from a package index: {error}")
-    out, sources = tmp_path_factory.mktemp("transformers5"), tmp_path_factory.mktemp("sources")
-    tokenizers = [make_tokenizer_checkpoint(sources / kind.replace(" ", "-"), kind) for kind in TEMPLATES]
-    script = [python, HERE / "save_with_transformers5.py", TINY, out, *tokenizers]
-    done = subprocess.run(script, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    for tokenizer in tokenizers:
-        for name in ("config.json", "generation_config.json", "model.safetensors"):
-            (out / tokenizer.name / name).symlink_to(tokenizer / name)
-    return out
+@pytest.fixture(scope="session")
+def saved(saved_by_transformers5) -> Path:
+    """A folder with the checkpoints of MODELS and the tokenizers of TOKENIZERS."""
+    return saved_by_transformers5
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """LoRA adapters for the tests, made with peft on the shipped checkpoint, and checkpoints for them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,15 @@ def taught_adapter(out: Path) -> Path:
 
 
 def random_checkpoint(out: Path, layers: int) -> Path:
-    """Write a Phi-3 with random weights in bfloat16: 24 MB a layer, in files of at most 100 MB."""
+    """Write a Phi-3 with random weights in bfloat16 and the shipped model's tokenizer and chat template.
+
+    A layer has 24 MB. Files have at most 100 MB.
+    """
     torch.manual_seed(0)
     heads = {"num_attention_heads": 16, "num_key_value_heads": 8}
     sizes = {"vocab_size": 768, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": layers}
     config = AutoConfig.from_pretrained(TINY, **sizes, **heads)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(out, max_shard_size="100MB")
+    for file in (*TINY.glob("*token*"), TINY / "chat_template.jinja"):
+        shutil.copy(file, out)
     return out

@@ -30,7 +30,7 @@ def test_its_variant_names_exporter_precision_and_options(conversion):
 
 def test_its_summary_says_what_was_made_and_what_rounding_costs(conversion):
     assert conversion.summary == (
-        "int4 by genai, 5 B, 16 of 16 first tokens as in PyTorch, KL 0.021, same top token 91%"
+        "int4 by genai, 5 bytes, 16 of 16 first tokens as in PyTorch, KL 0.021, same top token 91%"
     )
 
 

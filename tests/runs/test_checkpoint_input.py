@@ -46,10 +46,12 @@ def fetched(client: MlflowClient, manifest: str | None, status: str = "FINISHED"
     return run_id
 
 
-def test_a_checkpoint_in_a_folder_is_read_there(client, verified):
+def test_a_checkpoint_in_a_folder_is_read_there(client, verified, tmp_path):
     manifest = build_manifest(TINY, ORIGIN)
     checkpoint = verified(fetched(client, manifest.to_json()))
-    assert checkpoint == VerifiedCheckpoint(TINY, manifest)
+    assert checkpoint == VerifiedCheckpoint(tmp_path / "checkpoint", manifest)
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        assert (checkpoint.folder / name).resolve() == TINY / name
 
 
 def test_a_run_without_a_manifest_is_refused_by_the_name_of_the_file(client, verified):

@@ -1,7 +1,7 @@
 """Read a checkpoint's chat template and render it, as transformers does.
 
 A template is a program of other people. It runs in jinja2's sandbox, with limits of size and of time. What it refuses,
-and every error in it, is an invalid parameter (HTTP 400) with the template's own words.
+and every error in it, is a TemplateError with the template's own words.
 """
 
 import copy
@@ -14,16 +14,23 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from mlflow.exceptions import MlflowException
 
 from .deadline import run_within
-from .template_sandbox import TemplateEnvironment, TemplateLimitError, new_budget
+from .template_limits import TemplateLimitError, within_limits
+from .template_sandbox import TemplateEnvironment
 
 SECONDS = 5.0  # that one rendering may take
 _SPECIAL_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _MARK = "Zq7marker"  # a text that no template contains
 _ENVIRONMENT = TemplateEnvironment()
+
+
+class TemplateError(Exception):
+    """A template that cannot be read, or that rejects a conversation. The message has the template's own words.
+
+    It is no MlflowException, because fetch_model tries templates in a process that does without the import of MLflow.
+    """
 
 
 class ChatTemplate:
@@ -36,20 +43,20 @@ class ChatTemplate:
             special_tokens: the variables bos_token, eos_token and so on.
 
         Raises:
-            MlflowException: a template is not valid Jinja.
+            TemplateError: a template is not valid Jinja.
         """
         self.sources, self._special_tokens = sources, special_tokens
         try:
             self._templates = {name: _ENVIRONMENT.from_string(source) for name, source in sources.items()}
-        except (jinja2.TemplateError, RecursionError, TemplateLimitError, OverflowError, MemoryError) as error:
-            raise _rejected(f"the chat template cannot be read: {_words(error)}") from None
+        except Exception as error:  # also what Python's compiler says of the code that Jinja makes
+            raise TemplateError(f"the chat template cannot be read: {_words(error)}") from None
 
     @classmethod
     def read(cls, folder: Path) -> "ChatTemplate | None":
         """Return the chat template of a folder; None if it has none.
 
         Raises:
-            MlflowException: the template is not valid Jinja.
+            TemplateError: the template is not valid Jinja.
         """
         sources = template_sources(folder)
         return cls(sources, _read_special_tokens(folder)) if sources else None
@@ -71,7 +78,7 @@ class ChatTemplate:
             variables: more variables of the template.
 
         Raises:
-            MlflowException: the template refuses the conversation, has an error, or exceeds a limit.
+            TemplateError: the template refuses the conversation, has an error, or exceeds a limit.
         """
         shown = [*messages]
         if continue_final_message:
@@ -87,18 +94,14 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
 
-        def render() -> str:
-            new_budget()
-            return template.render(**arguments)
-
         try:
-            prompt = run_within(SECONDS, render)
+            prompt = run_within(SECONDS, lambda: within_limits(lambda: template.render(arguments)))
         except TimeoutError as error:
-            raise _rejected(f"the chat template does not end: {error}") from None
+            raise TemplateError(f"the chat template does not end: {error}") from None
         except TemplateLimitError as error:
-            raise _rejected(f"the chat template exceeds a limit: {error}") from None
+            raise TemplateError(f"the chat template exceeds a limit: {error}") from None
         except Exception as error:  # a template can raise whatever Python does
-            raise _rejected(f"messages: the chat template rejected them: {_words(error)}") from None
+            raise TemplateError(f"messages: the chat template rejected them: {_words(error)}") from None
         return _cut_at_tag(prompt, messages[-1]["content"]) if continue_final_message else prompt
 
     @cached_property
@@ -146,7 +149,7 @@ class ChatTemplate:
         for conversation in conversations:
             try:
                 prompts.append(self.render(conversation))
-            except MlflowException:  # it refuses the role with its own words, or wants another conversation
+            except TemplateError:  # it refuses the role with its own words, or wants another conversation
                 continue
         return bool(prompts) and all(_MARK not in prompt for prompt in prompts)
 
@@ -154,7 +157,7 @@ class ChatTemplate:
         name = "tool_use" if tools is not None and "tool_use" in self.sources else "default"
         if name not in self.sources:
             names = ", ".join(sorted(self.sources))
-            raise _rejected(f"the checkpoint has the chat templates {names}, and none that is called default")
+            raise TemplateError(f"the checkpoint has the chat templates {names}, and none that is called default")
         return name
 
 
@@ -171,15 +174,15 @@ def check_template(folder: Path) -> str | None:
         if template is None:
             return None
         template.render([user])
-    except MlflowException as error:
-        return error.message
+    except TemplateError as error:
+        return str(error)
     for conversation in ([user, assistant, user], [system, user], [user, assistant, tool], [user, assistant] * 50):
         for tools in (None, [{"type": "function", "function": function}]):
             try:
                 template.render(conversation, tools)
-            except MlflowException as error:
+            except TemplateError as error:
                 if isinstance(error.__context__, TimeoutError | TemplateLimitError):
-                    return error.message
+                    return str(error)
     return None
 
 
@@ -187,8 +190,8 @@ def chat_problem(folder: Path) -> str | None:
     """Return why a folder cannot answer chat requests, as a clause; None if it can."""
     try:
         return None if ChatTemplate.read(folder) else "the checkpoint has no chat template"
-    except MlflowException as error:
-        return error.message
+    except TemplateError as error:
+        return str(error)
 
 
 def turn_end_token(folder: Path) -> str | None:
@@ -199,7 +202,7 @@ def turn_end_token(folder: Path) -> str | None:
         if template is None:
             return None
         prompt = template.render([user, {"role": "assistant", "content": _MARK}], add_generation_prompt=False)
-    except MlflowException:
+    except TemplateError:
         return None
     rest = prompt.rpartition(_MARK)[2].lstrip()
     return max((token for token in _added_tokens(folder) if token and rest.startswith(token)), key=len, default=None)
@@ -262,7 +265,9 @@ def _cut_at_tag(prompt: str, content: str) -> str:
     """Return the prompt up to the end of its last message."""
     tag = _CONTINUE_TAG.strip()
     if content.strip() not in prompt or tag not in prompt:
-        raise _rejected("messages: the chat template leaves out or changes the last message, so it cannot be continued")
+        raise TemplateError(
+            "messages: the chat template leaves out or changes the last message, so it cannot be continued"
+        )
     end = prompt.rindex(tag)
     kept = prompt[end:].startswith(_CONTINUE_TAG)
     return prompt[:end] if kept else prompt[:end].rstrip()  # a template that trims the message loses its spaces
@@ -273,7 +278,3 @@ def _words(error: BaseException) -> str:
     line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
     words = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     return f"{words[:500]}{line}"
-
-
-def _rejected(message: str) -> MlflowException:
-    return MlflowException.invalid_parameter_value(message)

@@ -11,67 +11,18 @@ Conversations without such text take none of these steps.
 """
 
 import json
-import re
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from tokenizers import Tokenizer
 
+from .control_tokens import ControlTokens
+
 _PRIVATE_USE = range(0xE000, 0xF900)
-_TAG = r"<\S+>|\[\S+\]|\{\S+\}|＜\S+＞|【\S+】"  # an added token that is text, such as a word, is none
-
-
-class ControlTokens:
-    """The control tokens of a tokenizer."""
-
-    def __init__(self, tokenizer: Tokenizer, template: str, sought: Collection[str]) -> None:
-        """
-        Args:
-            template: the source of the chat template.
-            sought: texts that the template looks for in messages, as `</think>`. They are no control tokens, unless
-                the tokenizer says so.
-        """
-        self.texts: dict[int, str] = {}
-        for token_id, token in tokenizer.get_added_tokens_decoder().items():
-            text = token.content
-            is_tag = re.fullmatch(r"<\|.*\|>", text) or (
-                text in template and text not in sought and re.fullmatch(_TAG, text)
-            )
-            if text and (token.special or is_tag):
-                self.texts[token_id] = text
-        longest_first = sorted(self.texts.values(), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        # A string may also begin or end with a part of a control token, and the template may complete it.
-        self._longest = max(map(len, longest_first), default=0)
-        self._starts = _parts(longest_first, lambda text, cut: text[:cut])
-        self._ends = _parts(longest_first, lambda text, cut: text[cut:])
-
-    def occurrences(self, string: str) -> list[tuple[int, int]]:
-        """Return where a string has text of control tokens, or a part of one at its edges: (start, end) in order."""
-        if self._pattern is None:
-            return []
-        places = [match.span() for match in self._pattern.finditer(string)]
-        first, last = (places[0][0], places[-1][1]) if places else (len(string), 0)
-        if self._ends is not None and (head := self._ends.match(string)) and head.end() <= first:
-            places.insert(0, head.span())
-            last = last or head.end()
-        if self._starts is not None and (tail := self._starts.search(string, max(last, len(string) - self._longest))):
-            places.append(tail.span())
-        return places
-
-
-def _parts(texts: list[str], part: Callable[[str, int], str]) -> re.Pattern[str] | None:
-    """Return a pattern of the parts of control tokens that have a sign in them: letters alone begin every word."""
-    parts = {part(text, cut) for text in texts for cut in range(1, len(text))}
-    signs = sorted((text for text in parts if not text.isalnum()), key=len, reverse=True)
-    if not signs:
-        return None
-    at_end = r"\Z" if part("ab", 1) == "a" else ""
-    return re.compile(f"(?:{'|'.join(map(re.escape, signs))}){at_end}")
 
 
 class StandIns:

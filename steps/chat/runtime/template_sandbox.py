@@ -1,14 +1,19 @@
-"""Jinja as transformers configures it for chat templates, with limits for templates that allocate without end.
+"""Jinja as transformers configures it for chat templates, with the limits of template_limits.py.
 
-The sandbox's settings, filters and functions are those of transformers 4.57 (utils/chat_template_utils.py). Of the
-limits, a template that makes a prompt notices nothing: they count characters of the strings that the template builds.
+The sandbox's settings, filters and functions are those of transformers 4.57 (utils/chat_template_utils.py). A template
+that makes a prompt does not notice the limits.
+
+Where a value can come from, and where it is checked:
+
+    [a, b]  (a, b)  {a: b}     _CodeGenerator, where the items are not constants
+    a + b   a * b   a % b      call_binop, before the operation
+    f(a)    a.f(b)             call, before and after it
+    a | f(b)                   _checked, before and after it
+    a ~ b   the prompt         concat, while it is joined
 """
 
 import functools
-import json
-import re
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,41 +23,11 @@ import jinja2.ext
 import jinja2.filters
 import jinja2.nodes
 import jinja2.parser
-import jinja2.utils
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
-LARGEST = 8 << 20  # characters of one string, items of one list, or the bits of one number, that a template may make
-TOTAL = 256 << 20  # characters of all strings that one rendering may make
-_SIZED_METHODS = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs", "to_bytes"})
-_WIDTHS = re.compile(r"%[-+ #0]*(\d+)?(?:\.(\d+))?|:[^{}]*?(\d+)(?:\.(\d+))?[^{}]*\}")  # in "%9d" and in "{:9.3f}"
-_WIDTH_BY_VALUE = re.compile(r"%[-+ #0]*\*|\.\*|:[^{}]*\{")  # "%*d" and "{:{}}" take widths from the values
-_SIZED_FILTERS = ("center", "indent", "wordwrap", "batch", "slice", "round", "truncate", "format", "replace", "join")
-
-
-class TemplateLimitError(Exception):
-    """A template makes more than it may."""
-
-
-class _Budget(threading.local):
-    """Characters that the present rendering of this thread may still make."""
-
-    left = TOTAL
-
-    def take(self, count: int) -> None:
-        if count > LARGEST:
-            raise TemplateLimitError(f"it makes a value of more than {LARGEST:,} characters, items or bits")
-        self.left -= count
-        if self.left < 0:
-            raise TemplateLimitError(f"it makes more than {TOTAL:,} characters")
-
-
-_budget = _Budget()
-
-
-def new_budget() -> None:
-    """Begin a rendering in this thread."""
-    _budget.left = TOTAL
+from . import template_limits as limits
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -69,8 +44,18 @@ class _GenerationTag(jinja2.ext.Extension):
         return caller()
 
 
+class _Namespace(Namespace):
+    """Jinja's namespace. Written out it does not show its values: they can change, so their size cannot be known."""
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
 class _CodeGenerator(jinja2.compiler.CodeGenerator):
-    """Compiles `a ~ b` to a function that counts."""
+    """Compiles expressions that make values so that the values are checked.
+
+    It computes nothing while it compiles: there is no deadline then.
+    """
 
     def visit_Concat(self, node: jinja2.nodes.Concat, frame: Any) -> None:  # noqa: N802  the name is jinja2's
         self.write("environment.concat(str(part) for part in (")
@@ -79,102 +64,120 @@ class _CodeGenerator(jinja2.compiler.CodeGenerator):
             self.write(", ")
         self.write("))")
 
+    def visit_List(self, node: jinja2.nodes.List, frame: Any) -> None:  # noqa: N802
+        self._write_bounded(super().visit_List, node, frame, node.items)
+
+    def visit_Tuple(self, node: jinja2.nodes.Tuple, frame: Any) -> None:  # noqa: N802
+        self._write_bounded(super().visit_Tuple, node, frame, node.items if node.ctx == "load" else [])
+
+    def visit_Dict(self, node: jinja2.nodes.Dict, frame: Any) -> None:  # noqa: N802
+        self._write_bounded(
+            super().visit_Dict, node, frame, [part for item in node.items for part in vars(item).values()]
+        )
+
+    def _write_bounded(self, visit: Callable[..., None], node: Any, frame: Any, items: list[Any]) -> None:
+        made_of_values = any(isinstance(item, jinja2.nodes.Expr) and not _is_constant(item) for item in items)
+        if made_of_values:
+            self.write("environment.bounded(")
+        visit(node, frame)
+        if made_of_values:
+            self.write(")")
+
+    def _output_child_to_const(self, node: Any, frame: Any, finalize: Any) -> str:
+        if not isinstance(node, jinja2.nodes.Const | jinja2.nodes.TemplateData):
+            raise jinja2.nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
+
+
+def _is_constant(node: jinja2.nodes.Expr) -> bool:
+    return isinstance(node, jinja2.nodes.Const)
+
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox of chat templates."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     code_generator_class = _CodeGenerator
+    concat = staticmethod(limits.concat)  # Jinja calls it for the prompt, for macros and for blocks
+    bounded = staticmethod(limits.bounded)
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols])
-        for name in _SIZED_FILTERS:
-            self.filters[name] = _limited(self.filters[name])
+        extensions = [_GenerationTag, jinja2.ext.loopcontrols]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=extensions)
         self.filters["tojson"] = _to_json
+        self.filters["join"] = _join
+        self.filters["sum"] = _sum
+        for name, function in self.filters.items():
+            self.filters[name] = _checked(name, function)
+        self.globals["namespace"] = _Namespace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
-        self.globals["lipsum"] = _limited(jinja2.utils.generate_lorem_ipsum)
-
-    @staticmethod
-    def concat(parts: Iterable[str]) -> str:
-        """Return the parts as one string. Jinja calls it for the prompt, for macros and for blocks."""
-        counted: list[str] = []
-        for part in parts:
-            _budget.take(len(part))
-            counted.append(part)
-        return "".join(counted)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Return the result of an operator. Refuse it if it is too large."""
-        if operator == "+":
-            if hasattr(left, "__len__") and hasattr(right, "__len__"):
-                _budget.take(len(left) + len(right))
+        if type(left) is str and type(right) is str and operator == "+":  # the most frequent case
+            limits.take(len(left) + len(right))
+            return left + right
+        if operator == "%" and isinstance(left, str):
+            values = right.values() if isinstance(right, dict) else right if isinstance(right, tuple) else (right,)
+            limits.check_size(limits.formatted_size(left, values))
+        elif operator == "+" and not isinstance(left, int | float):
+            limits.check_size(limits.size_of(left) + limits.size_of(right))
         elif operator == "*":
             for value, times in ((left, right), (right, left)):
-                if hasattr(value, "__len__") and isinstance(times, int):
-                    _budget.take(len(value) * max(times, 0))
-            if isinstance(left, int) and isinstance(right, int):
-                _budget.take(left.bit_length() + right.bit_length())
-        elif operator == "**":
-            if isinstance(left, int) and isinstance(right, int):
-                _budget.take(left.bit_length() * max(right, 0))
-        elif isinstance(left, str):
-            _check_numbers(right if isinstance(right, tuple) else (right,), left)
-        return super().call_binop(context, operator, left, right)
+                if isinstance(times, int) and not isinstance(value, int | float):
+                    limits.check_size(max(limits.size_of(value), 8) * times)
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            limits.check_number(left.bit_length() * right)
+        return limits.bounded(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
-        """Call a function or a method. Refuse large numbers where they are sizes."""
-        name = getattr(__obj, "__name__", "")
-        if name in _SIZED_METHODS:
-            _check_numbers((*args, *kwargs.values()))
-        elif name in ("format", "format_map"):  # jinja2 wraps both methods of a string
-            pattern = getattr(getattr(__obj, "__wrapped__", None), "__self__", None)
-            values = args[0].values() if name == "format_map" and args and isinstance(args[0], dict) else args
-            _check_numbers((*values, *kwargs.values()), pattern if isinstance(pattern, str) else None)
-        elif name in ("replace", "join"):
-            _check_growth(name, getattr(__obj, "__self__", None), args)
-        return super().call(__context, __obj, *args, **kwargs)
+        """Call a function or a method. Refuse what would be too large."""
+        method = getattr(__obj, "__wrapped__", __obj)  # jinja2 wraps two methods of a string, format and format_map
+        subject = getattr(method, "__self__", None)
+        name = __obj.__name__ if isinstance(subject, str | int) else ""  # a template names its macros as it likes
+        if name == "join" and args:
+            args = ([*args[0]], *args[1:])
+            limits.check_size(limits.joined_size(str(subject), args[0]))
+        limits.check_call(name, subject if name else "", args, kwargs)
+        return limits.bounded(super().call(__context, __obj, *args, **kwargs))
 
 
-def _check_numbers(values: Iterable[Any], pattern: str | None = None) -> None:
-    """Raise TemplateLimitError if a value is a large number.
+def _checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter whose arguments and whose result are checked."""
+    hidden = int(hasattr(function, "jinja_pass_arg"))  # Jinja's own first argument
 
-    Args:
-        pattern: a format string. Then only the widths count, and the values that it takes as widths.
-    """
-    numbers = []
-    if pattern is None or _WIDTH_BY_VALUE.search(pattern):
-        numbers = [value for value in values if isinstance(value, int)]
-    if pattern is not None:
-        numbers += [int(digits[:12]) for match in _WIDTHS.finditer(pattern) for digits in match.groups() if digits]
-    if any(number > LARGEST for number in numbers):
-        _budget.take(max(numbers))
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        subject, *others = args[hidden:] or ("",)
+        limits.check_call(name, subject, tuple(others), kwargs)
+        return limits.bounded(function(*args, **kwargs))
+
+    return checked
 
 
-def _check_growth(name: str, value: Any, args: tuple[Any, ...]) -> None:
-    """Count what str.replace and str.join would make."""
-    if not isinstance(value, str):
-        return
-    if name == "replace" and len(args) >= 2 and all(isinstance(arg, str) for arg in args[:2]):
-        _budget.take(len(value) + value.count(args[0]) * max(0, len(args[1]) - len(args[0])))
-    elif name == "join" and args and isinstance(args[0], list | tuple):
-        _budget.take(len(value) * len(args[0]) + sum(len(item) for item in args[0] if isinstance(item, str)))
+@jinja2.pass_eval_context
+def _join(eval_ctx: jinja2.nodes.EvalContext, value: Any, d: Any = "", attribute: str | int | None = None) -> str:
+    """Join items with Jinja's filter, if the result is not too large."""
+    if attribute is not None:
+        value = map(jinja2.filters.make_attrgetter(eval_ctx.environment, attribute), value)
+    items = [*value]
+    limits.check_size(limits.joined_size(str(d), items))
+    return jinja2.filters.sync_do_join(eval_ctx, items, d)
 
 
-def _limited(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that refuses large numbers, and whose result counts."""
-
-    @functools.wraps(function)  # jinja2 marks a filter that takes its environment by an attribute
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        pattern = str(args[0]) if args and function is jinja2.filters.do_format else None
-        _check_numbers((*args, *kwargs.values()), pattern)
-        if function is jinja2.filters.do_replace:
-            _check_growth("replace", str(args[1]), args[2:])
-        result = function(*args, **kwargs)
-        _budget.take(len(result) if isinstance(result, str) else 0)
-        return result
-
-    return limited
+@jinja2.pass_context
+def _sum(context: Context, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Add items up, as Jinja's filter does. Each addition is checked."""
+    environment = context.environment
+    assert isinstance(environment, TemplateEnvironment)  # it is the sandbox that has this filter
+    if attribute is not None:
+        iterable = map(jinja2.filters.make_attrgetter(environment, attribute), iterable)
+    if isinstance(start, str):
+        raise TypeError("sum() can't sum strings [use ''.join(seq) instead]")
+    for item in iterable:
+        start = environment.call_binop(context, "+", start, item)
+    return start
 
 
 def _to_json(
@@ -187,24 +190,7 @@ def _to_json(
     """Return a value as JSON. Jinja's own filter escapes HTML characters."""
     if isinstance(value, Undefined):
         raise TypeError("Object of type Undefined is not JSON serializable")
-    _budget.take(_expanded_size(value, {}))
-    _check_numbers((indent,))
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    _budget.take(len(text))
-    return text
-
-
-def _expanded_size(value: Any, known: dict[int, int]) -> int:
-    """Return about how many characters a value has as JSON. A list that occurs many times counts each time."""
-    if isinstance(value, str):
-        return len(value)
-    if not isinstance(value, dict | list | tuple):
-        return 4
-    if id(value) not in known:
-        known[id(value)] = 2  # a list that holds itself is json.dumps' error
-        items = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 2 + sum(_expanded_size(item, known) for item in items)
-    return known[id(value)]
+    return limits.to_json(value, ensure_ascii, indent, separators, sort_keys)
 
 
 def _raise_exception(message: str) -> None:

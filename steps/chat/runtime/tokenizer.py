@@ -3,6 +3,7 @@
 The tokenizer is the Rust library `tokenizers`, which transformers itself uses. It reads tokenizer.json.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from .chat_template import ChatTemplate
-from .plain_text import ControlTokens, PlainTextEncoder, StandIns, load
+from .chat_template import ChatTemplate, TemplateError
+from .control_tokens import ControlTokens
+from .plain_text import PlainTextEncoder, StandIns, load
 from .stream_decoder import StreamDecoder, StreamDecoders
 
 TOOL_CALL = "<|tool_call|>", "<|/tool_call|>"
@@ -38,7 +40,8 @@ class ChatTokenizer:
         """
         path = folder / "tokenizer.json"
         self._tokenizer = load(path)
-        self.template = ChatTemplate.read(folder)
+        with _invalid_parameter():
+            self.template = ChatTemplate.read(folder)
         self._plain = special_tokens_in_text == "plain"
         self._source = "".join(self.template.sources.values()) if self.template else ""
         sought = self.template.sought_texts if self.template else ()
@@ -71,7 +74,10 @@ class ChatTokenizer:
             "tools": [*tools],
             "variables": variables or {},
         }
-        stand_ins = self._stand_ins(parsed) if self._plain else None
+        try:
+            stand_ins = self._stand_ins(parsed) if self._plain else None
+        except UnicodeEncodeError:
+            raise _not_unicode(parsed) from None
         if stand_ins:
             parsed = {name: stand_ins.replace(value) for name, value in parsed.items()}
         prompt = self._render(**parsed, continue_final_message=continue_final_message)
@@ -111,7 +117,7 @@ class ChatTokenizer:
     def _stand_ins(self, parsed: dict[str, Any]) -> StandIns | None:
         """Return stand-ins if a string of the caller has text of control tokens, else None."""
         strings = list(_strings(parsed))
-        if not any(self._controls.occurrences(string) for string in strings):
+        if not self._controls.may_occur(strings) or not any(map(self._controls.occurrences, strings)):
             return None
         return StandIns(self._controls, strings, self._source)
 
@@ -141,13 +147,23 @@ class ChatTokenizer:
             messages = [_with_calls_as_text(message) for message in messages]
         if tools and not self.template.reads_tools:
             messages = _with_tools_in_system(messages, tools)
-        return self.template.render(
-            messages,
-            tools or None,
-            add_generation_prompt=not continue_final_message,
-            continue_final_message=continue_final_message,
-            variables=variables,
-        )
+        with _invalid_parameter():
+            return self.template.render(
+                messages,
+                tools or None,
+                add_generation_prompt=not continue_final_message,
+                continue_final_message=continue_final_message,
+                variables=variables,
+            )
+
+
+@contextlib.contextmanager
+def _invalid_parameter() -> Iterator[None]:
+    """Turn the error of a template into one for the caller: an invalid parameter, HTTP 400."""
+    try:
+        yield
+    except TemplateError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from None
 
 
 def _parsed(message: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class Effort:
 
     questions: int  # of the evaluation set, at most
     tokens: int  # of the scored text that are predicted, at most
-    prompt_lengths: tuple[int, ...]  # tokens of the timed prompts
+    prompt_lengths: tuple[int, ...]  # tokens of the timed prompts; all are longer with a long chat template
     new_tokens: int  # of each timed answer
     repetitions: int  # of each prompt length, in turn with the other models
     seconds: float  # no further repetition starts after them

@@ -2,29 +2,29 @@
 
 from typing import Any
 
-from steps.common.errors import StepError
 from steps.evaluation.inputs.reading import Messages
 from steps.evaluation.inputs.scored_text import TextContent
 
 _TRIES = 8  # to meet a length
+_LEAST_BODY = 8  # tokens of the text in a prompt
 
 
-def make_prompts(tokenizer: Any, text: TextContent, lengths: list[int], count: int) -> list[list[Messages]]:
+def make_prompts(tokenizer: Any, text: TextContent, lengths: list[int], count: int, limit: int) -> list[list[Messages]]:
     """Return `count` prompts for each length: conversations of one message, made of the words of the text.
 
-    No two prompts begin alike, so that a model cannot answer one from the KV cache of another.
+    No two prompts begin alike, so that a model cannot answer one from the KV cache of another. Where the chat template
+    alone fills the shortest length, all lengths grow by the same number of tokens.
 
     Args:
         tokenizer: of transformers.
         lengths: tokens of a prompt with its chat template. A prompt comes as near to its length as it can.
-
-    Raises:
-        StepError: the chat template alone is longer than a length.
+        limit: tokens that a prompt may have. Longer lengths are left out, except the first.
     """
     maker = _PromptMaker(tokenizer, text, max(lengths))
-    for index, length in enumerate(lengths):
-        if maker.prompt(index * count, 0)[1] > length:
-            raise StepError(f"a prompt of {length} tokens is shorter than the chat template")
+    template = maker.prompt(len(lengths) * count, 0)[1]
+    missing = max(0, template + _LEAST_BODY - min(lengths))
+    lengths = [length + missing for length in lengths]
+    lengths = [length for length in lengths if length <= limit] or lengths[:1]
     return [
         [maker.prompt_of_length(index * count + number, length) for number in range(1, count + 1)]
         for index, length in enumerate(lengths)
@@ -50,7 +50,7 @@ class _PromptMaker:
 
     def prompt_of_length(self, number: int, length: int) -> Messages:
         """Return the prompt of a number that is nearest to a length."""
-        body = length
+        body = max(0, length - self.prompt(number, 0)[1])
         tries: list[tuple[int, Messages]] = []  # distance, prompt
         for _ in range(_TRIES):
             # Decoded tokens are other tokens when they are encoded again: correct by the difference.

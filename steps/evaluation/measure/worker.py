@@ -202,7 +202,7 @@ class Worker:
         Args:
             text: a scored_text.TextContent as JSON.
             tokens: to be predicted, at most.
-            lengths: of prompts in tokens. A length that leaves no room for an answer of `room` tokens is left out.
+            lengths: of prompts in tokens. A prompt leaves room for an answer of `room` tokens.
             prompts: how many of each length.
         """
         _allow_imports_of_the_project()
@@ -216,12 +216,11 @@ class Worker:
         from steps.evaluation.inputs.windows import make_windows
 
         model, content = self._model, TypeAdapter(TextContent).validate_python(text)
-        fitting = [length for length in lengths if length + room <= model.context_length] or lengths[:1]
         return {
             "vocabulary": model.vocabulary,
             "opens_thought": opens_thought(model.generation_prompt()),
             "windows": [asdict(window) for window in make_windows(model.tokenizer, content, tokens)],
-            "prompts": make_prompts(model.tokenizer, content, fitting, prompts),
+            "prompts": make_prompts(model.tokenizer, content, lengths, prompts, model.context_length - room),
         }
 
     def write_logits(self, windows: list[Result], out: str) -> int:

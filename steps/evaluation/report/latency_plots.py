@@ -82,13 +82,15 @@ def cost_by_length(evaluation: Evaluation) -> str | None:
     if not curves:
         return None
 
+    ticks = max((spreads[0] for spreads in curves.values()), key=len)  # models count a prompt's tokens alike
+
     def paint(panels: "list[Axes]") -> None:
         for panel, axes in enumerate(panels):
             for i, spreads in curves.items():
                 _paint_curve(axes, i, spreads[panel])
             drawn = [spread for spreads in curves.values() for spread in spreads[panel]]
             scale(axes.xaxis, [spread.length for spread in drawn])
-            axes.set_xticks(evaluation.effort.prompt_lengths)
+            axes.set_xticks([round(spread.length) for spread in ticks])
             scale(axes.yaxis, [value for spread in drawn for value in (spread.low, spread.middle, spread.high)])
             if axes.get_yscale() == "linear" and drawn:
                 axes.set_ylim(0, 1.1 * max(spread.high for spread in drawn))

@@ -1,5 +1,7 @@
 """The runtime's tokens, prompts and decoded text against transformers', for every kind of tokenizer."""
 
+import sys
+
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -7,13 +9,21 @@ from tests.chat.runtime.pieces import pieces
 
 pytestmark = pytest.mark.model
 
-PIECES = 3_000  # of each kind; tests/benchmarks/tokens.py compares 100,000
+PIECES = 10_000  # for each of the 11 kinds of tokenizer, and other pieces for each: 110,000 in all
 
 
 def test_pieces_of_text_have_transformers_tokens(both):
-    texts = list(pieces(PIECES))
+    texts = list(pieces(PIECES, seed=both.number))
     expected = both.reference(texts, add_special_tokens=False, verbose=False)["input_ids"]
     assert [both.runtime.encode(text) for text in texts] == expected
+
+
+def test_conversations_have_transformers_tokens(both):
+    texts = [text for text in pieces(300, seed=100) if text.strip() and not both.runtime._controls.occurrences(text)]
+    for start in range(0, len(texts), 3):
+        messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts[start:][:3])]
+        expected = both.reference.apply_chat_template(messages, add_generation_prompt=True)
+        assert both.runtime.encode_chat(messages) == expected
 
 
 def test_streamed_text_is_the_text_of_all_tokens_at_once(both):
@@ -33,17 +43,52 @@ def test_a_text_that_goes_on_keeps_its_first_space(both):
 
 def test_no_piece_ends_within_a_character(both):
     stream = both.runtime.stream_decoder()
-    parts = [stream.decode(token) for token in both.runtime.encode("a👍🏽 中文 𐍈")]
-    if both.reference.unk_token_id in both.runtime.encode("a👍🏽 中文 𐍈"):
+    tokens = both.runtime.encode("a👍🏽 中文 𐍈")
+    if not both.has_bytes:
         pytest.skip("this tokenizer does not know these characters")
+    parts = [stream.decode(token) for token in tokens]
+    assert parts.count("") > 3  # tokens that end within a character
     assert "\ufffd" not in "".join(parts)
 
 
+def test_a_token_of_a_stream_costs_the_same_work_anywhere_in_the_answer(both):
+    """Count the calls of functions, and not the time, which depends on the machine."""
+    tokens = both.runtime.encode("".join(pieces(40, seed=2)))
+    early, late = _calls(both, tokens * 2), _calls(both, tokens * 10)
+    assert late[-len(tokens) :] == early[-len(tokens) :]
+    assert max(late) < 40
+
+
+def _calls(both, tokens: list[int]) -> list[int]:
+    """Return the function calls that each token of a stream takes, those of C functions too."""
+    stream = both.runtime.stream_decoder()
+    counts: list[int] = []
+
+    def count(*_: object) -> None:
+        counts[-1] += 1
+
+    for token in tokens:
+        counts.append(0)
+        sys.setprofile(count)
+        stream.decode(token)
+        sys.setprofile(None)
+    return counts
+
+
+def test_a_stream_keeps_no_tokens(both):
+    """The state of a decoder does not grow, so no token is decoded twice."""
+    stream = both.runtime.stream_decoder()
+    for token in both.runtime.encode("".join(pieces(300, seed=3))):
+        stream.decode(token)
+        assert not any(isinstance(value, list) for value in vars(stream).values())
+        assert len(stream._utf8.getstate()[0]) < 4
+
+
 def test_bytes_that_are_no_character_do_not_hold_the_text_back(both):
-    byte = next((token for token in ("<0xFF>", "ÿ") if both.reference.convert_tokens_to_ids(token) is not None), None)
-    token = both.reference.convert_tokens_to_ids(byte)
-    if token == both.reference.unk_token_id:
+    if not both.has_bytes:
         pytest.skip("this tokenizer has no bytes")
+    vocabulary = both.reference.get_vocab()
+    token = vocabulary.get("<0xFF>", vocabulary.get("ÿ"))
     stream = both.runtime.stream_decoder()
     text = "".join(stream.decode(token) for token in [token] * 3 + both.runtime.encode("go on"))
     assert text.endswith("go on")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from steps.common.errors import StepError
 from steps.evaluation.inputs.prompts import make_prompts
 from steps.evaluation.inputs.scored_text import Conversation, TextContent
 from steps.evaluation.inputs.windows import make_windows, text_windows
@@ -28,7 +27,7 @@ def tokenizer():
 
 @pytest.mark.parametrize("text", [DOCUMENT, CONVERSATIONS])
 def test_prompts_have_the_length_that_was_asked_for_and_no_two_begin_alike(tokenizer, text):
-    prompts_by_length = make_prompts(tokenizer, text, [32, 200], 12)
+    prompts_by_length = make_prompts(tokenizer, text, [32, 200], 12, 2000)
     for prompts, length in zip(prompts_by_length, (32, 200), strict=True):
         counts = [len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True)) for prompt in prompts]
         assert np.abs(np.array(counts) - length).max() <= 2
@@ -36,9 +35,23 @@ def test_prompts_have_the_length_that_was_asked_for_and_no_two_begin_alike(token
     assert len(set(begins)) == 24
 
 
-def test_a_prompt_shorter_than_the_chat_template_is_refused(tokenizer):
-    with pytest.raises(StepError, match="a prompt of 2 tokens is shorter than the chat template"):
-        make_prompts(tokenizer, DOCUMENT, [2], 1)
+def test_prompts_grow_where_the_chat_template_alone_is_longer():
+    """The templates of reasoning models have a system message of hundreds of tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.chat_template = "Think before you answer. " * 40 + tokenizer.chat_template
+    template = len(tokenizer.apply_chat_template([{"role": "user", "content": "24. "}], add_generation_prompt=True))
+    assert template > 200
+    prompts_by_length = make_prompts(tokenizer, DOCUMENT, [32, 200], 12, 2000)
+    for prompts, length in zip(prompts_by_length, (template + 8, template + 8 + 200 - 32), strict=True):
+        counts = [len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True)) for prompt in prompts]
+        assert np.abs(np.array(counts) - length).max() <= 2
+
+
+@pytest.mark.parametrize(("limit", "lengths"), [(200, 2), (199, 1), (10, 1)])
+def test_prompts_over_the_limit_are_left_out_but_the_first(tokenizer, limit, lengths):
+    assert len(make_prompts(tokenizer, DOCUMENT, [32, 200], 1, limit)) == lengths
 
 
 def test_windows_are_spread_over_the_text_and_predict_their_second_half():
