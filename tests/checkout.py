@@ -1,13 +1,17 @@
 """Run the project as a user runs it: a checkout of it, a tracking store, and the command line."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, which tests without a store need not wait for
     from mlflow import MlflowClient
@@ -55,6 +59,16 @@ class Project:
         from mlflow import MlflowClient
 
         return MlflowClient(self.uri, self.uri)
+
+    @contextlib.contextmanager
+    def in_this_process(self) -> Iterator[None]:
+        """Let MLflow's functions in this process use the store.
+
+        `mlflow.set_tracking_uri` would leave the address to later tests, and to the processes that they start.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", self.uri)
+            yield
 
     def _env(self, more: dict[str, str] | None) -> dict[str, str]:
         own = {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")}
