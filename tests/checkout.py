@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import warm_python
+
 if TYPE_CHECKING:  # importing mlflow takes seconds, which tests without a store need not wait for
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -76,16 +78,9 @@ class Project:
 
     def run_module(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
         """Run the command of an entry point without `mlflow run` around it, which would take two seconds more."""
-        done = subprocess.run(
-            [sys.executable, "-m", f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())],
-            cwd=self.home,
-            env=self._env({"PYTHONPATH": os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])} | (env or {})),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        arguments = [f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())]
+        path = os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])
+        return Result(*warm_python.run(arguments, self.home, self._env({"PYTHONPATH": path} | (env or {})), _TIMEOUT))
 
     def start(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen[str]:
         """Start `mlflow run` as a user does, in the environment of the tests, in a process group of its own."""
