@@ -1,13 +1,19 @@
 """Run the project as a user runs it: a checkout of it, a tracking store, and the command line."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import warm_python
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, which tests without a store need not wait for
     from mlflow import MlflowClient
@@ -56,22 +62,25 @@ class Project:
 
         return MlflowClient(self.uri, self.uri)
 
+    @contextlib.contextmanager
+    def in_this_process(self) -> Iterator[None]:
+        """Let MLflow's functions in this process use the store.
+
+        `mlflow.set_tracking_uri` would leave the address to later tests, and to the processes that they start.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", self.uri)
+            yield
+
     def _env(self, more: dict[str, str] | None) -> dict[str, str]:
         own = {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")}
         return os.environ | own | (more or {})
 
     def run_module(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> Result:
         """Run the command of an entry point without `mlflow run` around it, which would take two seconds more."""
-        done = subprocess.run(
-            [sys.executable, "-m", f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())],
-            cwd=self.home,
-            env=self._env({"PYTHONPATH": os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])} | (env or {})),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        arguments = [f"steps.{entry_point}", *(f"--{key}={value}" for key, value in params.items())]
+        path = os.pathsep.join([str(self.root), os.environ["PYTHONPATH"]])
+        return Result(*warm_python.run(arguments, self.home, self._env({"PYTHONPATH": path} | (env or {})), _TIMEOUT))
 
     def start(self, entry_point: str, env: dict[str, str] | None = None, **params: str) -> subprocess.Popen[str]:
         """Start `mlflow run` as a user does, in the environment of the tests, in a process group of its own."""

@@ -72,17 +72,13 @@ def bad(local, good, conversion, tmp_path_factory) -> str:
     artifacts = local.latest("convert_onnx").info.artifact_uri
     record = Conversion.parse(mlflow.artifacts.load_text(artifacts + "/conversion.json"), "conversion.json")
     record = record.model_copy(update={"files": conversion_of(folder).files})
-    mlflow.set_tracking_uri(local.uri)
-    try:
-        with mlflow.start_run(experiment_id="0"):
-            info = mlflow.pyfunc.log_model(
-                name="bad",
-                registered_model_name=NAME,
-                metadata={"variant": "spoilt"},
-                **model_arguments(folder, record, "llm/v1/chat", scratch),
-            )
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
+    with local.in_this_process(), mlflow.start_run(experiment_id="0"):
+        info = mlflow.pyfunc.log_model(
+            name="bad",
+            registered_model_name=NAME,
+            metadata={"variant": "spoilt"},
+            **model_arguments(folder, record, "llm/v1/chat", scratch),
+        )
     return info.model_uri
 
 

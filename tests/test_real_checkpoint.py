@@ -30,8 +30,6 @@ def finished(checkpoint, tmp_path_factory) -> Iterator[Project]:
 
     `main` would also time the transformers model, which takes minutes.
     """
-    import mlflow
-
     home = tmp_path_factory.mktemp("home")
     project = Project(checkout(tmp_path_factory.mktemp("checkout")), f"sqlite:///{home}/mlflow.db", home)
     name = {"registered_model": "smollm2"}
@@ -57,9 +55,8 @@ def finished(checkpoint, tmp_path_factory) -> Iterator[Project]:
         registered_model="smollm2",
     )
     assert result.code == 0, result.err
-    mlflow.set_tracking_uri(project.uri)
-    yield project
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
+    with project.in_this_process():
+        yield project
 
 
 def test_the_check_of_its_conversion_tells_rounding_from_wiring(finished):

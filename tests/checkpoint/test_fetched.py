@@ -83,11 +83,11 @@ def test_a_checkpoint_is_fetched_and_what_is_special_is_said(local, tmp_path, na
 
 def manifest_of(local) -> Manifest:
     """Return the manifest of the latest fetch_model run."""
-    run = local.latest("fetch_model").info.run_id
     import mlflow
 
-    mlflow.set_tracking_uri(local.uri)
-    return Manifest.parse(mlflow.artifacts.load_text(f"runs:/{run}/{MANIFEST}"), MANIFEST)
+    run = local.latest("fetch_model").info.run_id
+    with local.in_this_process():
+        return Manifest.parse(mlflow.artifacts.load_text(f"runs:/{run}/{MANIFEST}"), MANIFEST)
 
 
 def test_the_manifest_says_which_end_tokens_hold_and_who_names_them(local, tmp_path):

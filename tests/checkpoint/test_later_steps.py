@@ -38,11 +38,11 @@ def write_profile(local: Project, source: Path | str, task: str = "llm/v1/chat",
 
 def models(local: Project) -> dict[str, PyFuncModel]:
     """Return the model of the latest run of each wrap step."""
-    mlflow.set_tracking_uri(local.uri)
-    return {
-        step: mlflow.pyfunc.load_model(local.latest(step).data.tags["model_uri"])
-        for step in ("wrap_transformer", "wrap_custom")
-    }
+    with local.in_this_process():
+        return {
+            step: mlflow.pyfunc.load_model(local.latest(step).data.tags["model_uri"])
+            for step in ("wrap_transformer", "wrap_custom")
+        }
 
 
 def test_a_checkpoint_of_transformers_5_becomes_two_models_that_answer(local, saved_by_transformers5, tmp_path):

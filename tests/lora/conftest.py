@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from tests.checkout import Project
@@ -20,6 +19,5 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def store(local: Project) -> Iterator[None]:
     """Let this process use the same tracking store."""
-    mlflow.set_tracking_uri(local.uri)
-    yield
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
+    with local.in_this_process():
+        yield

@@ -13,8 +13,7 @@ from tests.checkout import Project, Result
 @pytest.fixture(scope="module", autouse=True)
 def tracking_uri_of_this_process(project: Project) -> Iterator[None]:
     """Let MLflow's functions in this process use the project's tracking server."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", project.uri)
+    with project.in_this_process():
         yield
 
 
