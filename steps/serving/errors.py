@@ -15,6 +15,7 @@ _TYPES = {  # status -> OpenAI's type, Anthropic's type
     415: ("invalid_request_error", "invalid_request_error"),
     422: ("invalid_request_error", "invalid_request_error"),
     429: ("rate_limit_error", "rate_limit_error"),
+    501: ("not_supported_error", "api_error"),
     503: ("unavailable_error", "overloaded_error"),
     504: ("timeout_error", "timeout_error"),
 }
@@ -46,8 +47,8 @@ class ApiError(Exception):
         self.headers = {**(headers or {})}
         if status in _RETRY_AFTER:
             self.headers.setdefault("Retry-After", _RETRY_AFTER[status])
-        if status == 504:
-            self.headers["x-should-retry"] = "false"  # the same request would take as long again
+        if status in (501, 504):
+            self.headers["x-should-retry"] = "false"  # the same request would fail, or take as long, again
         if status == 401:
             self.headers["WWW-Authenticate"] = "Bearer"
 
