@@ -1,6 +1,8 @@
 """Errors of the server, in OpenAI's shape and in Anthropic's. No error repeats a part of the request."""
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -61,6 +63,13 @@ class ApiError(Exception):
         """Return Anthropic's body."""
         kind = _TYPES.get(self.status, _SERVER)[1]
         return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+
+def where(error: BaseException) -> str:
+    """Return the type of an unexpected exception and the line that raised it, for a log: no part of a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
 
 
 def of_exception(error: BaseException) -> ApiError:

@@ -10,8 +10,9 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from steps.chat.runtime.template_files import special_tokens, template_sources
 from steps.serving.answers import Answer, Body, ServiceAnswer, WholeAnswer
 from steps.serving.errors import ApiError
 
@@ -77,6 +78,12 @@ class ServedModel:
         engine = self._service_for("/detokenize").engine
         engine.check_tokens("tokens", tokens)
         return b"".join(map(engine.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def tokenizer_info(self) -> dict[str, Any]:
+        """Return the special tokens and the chat template, under the names that vLLM has for them."""
+        folder = self._service_for("/tokenizer_info").folder
+        tokens = {"bos_token": None, "eos_token": None, "pad_token": None} | special_tokens(folder)
+        return tokens | {"chat_template": template_sources(folder).get("default")}
 
     def token_text(self, token: int) -> str:
         """Return the text of one token. A part of a character becomes the replacement character."""

@@ -80,7 +80,7 @@ class _Blocks:
         return _event("content_block_delta", index=self._count - 1, delta=delta)
 
 
-def _event(name: str, **fields: Any) -> bytes:
+def _event(name: str, /, **fields: Any) -> bytes:
     return event({"type": name} | fields, name)
 
 

@@ -48,7 +48,7 @@ class ResponseWriter:
         """Return the event that ends a stream after an error."""
         return self._event("error", code=error.code, message=error.message, param=error.param)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         self._sequence += 1
         return event({"type": name, "sequence_number": self._sequence - 1} | fields, name)
 
@@ -125,7 +125,7 @@ class _Items:
         self._open = item
         yield self._event("response.output_item.added", output_index=len(self.output) - 1, item=dict(item))
 
-    def _at(self, name: str, **fields: Any) -> bytes:
+    def _at(self, name: str, /, **fields: Any) -> bytes:
         assert self._open is not None
         return self._event(name, output_index=len(self.output) - 1, item_id=self._open["id"], **fields)
 

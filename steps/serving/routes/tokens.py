@@ -53,6 +53,13 @@ async def detokenize(request: Request) -> Response:
     return JSONResponse({"prompt": text, "content": text})
 
 
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request) -> Response:
+    """Return the special tokens and the chat template, as lm-eval asks for them."""
+    with context_of(request).live.model() as model:
+        return JSONResponse(await in_thread(model.tokenizer_info))
+
+
 def _tokens(model: ServedModel, body: dict[str, Any]) -> list[int]:
     if body.get("messages") is not None:
         return model.prompt_tokens({name: body[name] for name in ("messages", "tools") if name in body})
