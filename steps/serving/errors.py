@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 _TYPES = {  # status -> OpenAI's type, Anthropic's type
     400: ("invalid_request_error", "invalid_request_error"),
     401: ("authentication_error", "authentication_error"),
+    403: ("permission_error", "permission_error"),
     404: ("invalid_request_error", "not_found_error"),
     405: ("invalid_request_error", "invalid_request_error"),
     408: ("timeout_error", "timeout_error"),

@@ -13,6 +13,7 @@ from functools import partial
 import psutil
 
 from steps.common.disk import size_text
+from steps.common.errors import StepError
 from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import in_thread
 from steps.serving.models import ServedModel
@@ -87,7 +88,7 @@ class Live:
                 rejected = told = ""
                 _log.info("%s replaced %s", uri, before.uri)
             except Exception as error:  # the present model goes on; a model that was not loaded is not tried again
-                message = of_exception(error).message
+                message = str(error) if isinstance(error, StepError) else of_exception(error).message
                 if message != told:
                     _log.warning("the new model is not served: %s", message)
                 told = message

@@ -34,7 +34,7 @@ def gateway(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     process = subprocess.Popen(
         [*command, "--config-path", str(config)],
         cwd=config.parent,
-        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "HOME": str(config.parent)},  # gunicorn writes a file there
         start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}"
@@ -53,7 +53,7 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
         try:
             if requests.get(url, timeout=10).status_code == 200:
                 return
-        except requests.exceptions.ConnectionError:
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):  # it listens before it can answer
             time.sleep(0.2)
     raise AssertionError("the gateway does not answer")
 
