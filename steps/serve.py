@@ -52,6 +52,8 @@ def serve_model(step: Step, model: str, host: str, port: str, follow: str, trace
     def load(uri: str) -> ServedModel:
         loaded = ServedModel(uri, name, context.limits.request_s)
         loaded.names.add(model)
+        if context.live.current:
+            step.console.line(f"{uri} takes over")
         step.tag(model_uri=uri)
         return loaded
 
