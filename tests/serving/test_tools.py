@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import openai
@@ -14,7 +15,7 @@ from tests.serving.harness import FRANCE, NAME, Server, running
 
 pytestmark = pytest.mark.model
 OSLO = {"city": "Oslo"}
-FUNCTION = TOOL["function"]
+FUNCTION: Any = TOOL["function"]
 SETTINGS = {"model": NAME, "messages": FRANCE, "tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False}
 FLAT = [{"type": "function", "strict": False, **FUNCTION}]  # the tool in the Responses API
 ANTHROPIC = [{"name": "weather", "input_schema": FUNCTION["parameters"]}]

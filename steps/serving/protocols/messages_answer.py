@@ -92,9 +92,9 @@ def _end(choice: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _message(
-    model: ServedModel, content: list[dict[str, Any]], end: Mapping[str, str | None], usage: dict[str, int]
+    model: ServedModel, content: list[dict[str, Any]], end: dict[str, str | None], usage: dict[str, int]
 ) -> dict[str, Any]:
-    return {
+    message: dict[str, Any] = {
         "id": f"msg_{uuid.uuid4().hex}",
         "type": "message",
         "role": "assistant",
@@ -103,7 +103,8 @@ def _message(
         "stop_reason": None,
         "stop_sequence": None,
         "usage": usage,
-    } | end
+    }
+    return message | end
 
 
 def _tool_use(call: Mapping[str, Any]) -> dict[str, Any]:
