@@ -12,7 +12,7 @@ from steps.serving.app import make_app
 from steps.serving.context import Context
 from steps.serving.keys import Keys, check_host
 from steps.serving.limits import Limits
-from steps.serving.models import ServedModel, served_name
+from steps.serving.models import ServedModel, config_changes, served_name
 from steps.serving.server import Source, listen, serve
 from steps.serving.traces import Traces
 
@@ -28,6 +28,7 @@ def check(params: dict[str, str]) -> None:
         raise StepError(f"trace is {params['trace']!r}; expected a share of the requests from 0 to 1, such as 0.05")
     check_host(params["host"], len(Keys()))
     Limits.from_environment()
+    config_changes()
 
 
 def _number(text: str) -> float:
@@ -51,6 +52,8 @@ def serve_model(step: Step, model: str, host: str, port: str, follow: str, trace
     def load(uri: str) -> ServedModel:
         loaded = ServedModel(uri, name, context.limits.request_s)
         loaded.names.add(model)
+        if context.live.current:
+            step.console.line(f"{uri} takes over")
         step.tag(model_uri=uri)
         return loaded
 

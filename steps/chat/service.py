@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +238,10 @@ class Service:
         if request.sampling.logprobs is not None:
             logprobs = chat_logprobs(completion.logprobs, self.engine.token_bytes)
         parallel = request.parallel_tool_calls
-        return Choice.of(
+        choice = Choice.of(
             completion.text, completion.finish_reason, request.tools, parallel, logprobs, completion.thought
         )
+        return replace(choice, stopped_by=completion.stopped_by)
 
 
 def _cancel(generations: Iterable[Generation]) -> None:

@@ -1,6 +1,7 @@
 """The chunks of one choice, while its answer is made."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from .api.logprobs import TokenBytes, chat_logprobs
@@ -37,10 +38,12 @@ class ChoiceStream:
     def end(self, completion: Completion) -> Iterator[dict[str, Any]]:
         """Yield the chunks of what was held back, and the finish reason."""
         tools = self._request.tools if self._may_call else []
-        choice = Choice.of(completion.text, completion.finish_reason, tools, self._request.parallel_tool_calls)
+        parallel = self._request.parallel_tool_calls
+        choice = Choice.of(completion.text, completion.finish_reason, tools, parallel)
         if self._held and not choice.tool_calls:
             yield self._show()
         yield from self._chunks.calls(self._index, choice)
+        choice = replace(choice, stopped_by=completion.stopped_by)
         yield self._chunks.end(self._index, choice, self._take_logprobs())
 
     def _show(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Errors of the server, in OpenAI's shape and in Anthropic's. No error repeats a part of the request."""
 
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -8,6 +10,7 @@ from mlflow.exceptions import MlflowException
 _TYPES = {  # status -> OpenAI's type, Anthropic's type
     400: ("invalid_request_error", "invalid_request_error"),
     401: ("authentication_error", "authentication_error"),
+    403: ("permission_error", "permission_error"),
     404: ("invalid_request_error", "not_found_error"),
     405: ("invalid_request_error", "invalid_request_error"),
     408: ("timeout_error", "timeout_error"),
@@ -15,6 +18,7 @@ _TYPES = {  # status -> OpenAI's type, Anthropic's type
     415: ("invalid_request_error", "invalid_request_error"),
     422: ("invalid_request_error", "invalid_request_error"),
     429: ("rate_limit_error", "rate_limit_error"),
+    501: ("not_supported_error", "api_error"),
     503: ("unavailable_error", "overloaded_error"),
     504: ("timeout_error", "timeout_error"),
 }
@@ -46,8 +50,8 @@ class ApiError(Exception):
         self.headers = {**(headers or {})}
         if status in _RETRY_AFTER:
             self.headers.setdefault("Retry-After", _RETRY_AFTER[status])
-        if status == 504:
-            self.headers["x-should-retry"] = "false"  # the same request would take as long again
+        if status in (501, 504):
+            self.headers["x-should-retry"] = "false"  # the same request would fail, or take as long, again
         if status == 401:
             self.headers["WWW-Authenticate"] = "Bearer"
 
@@ -60,6 +64,13 @@ class ApiError(Exception):
         """Return Anthropic's body."""
         kind = _TYPES.get(self.status, _SERVER)[1]
         return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+
+def where(error: BaseException) -> str:
+    """Return the type of an unexpected exception and the line that raised it, for a log: no part of a request."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
 
 
 def of_exception(error: BaseException) -> ApiError:

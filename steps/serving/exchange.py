@@ -5,7 +5,7 @@ Whatever ends a request, the end is told once: its answer is cancelled, the mode
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import ClientGone, Job, unless_gone
 from steps.serving.models import ServedModel
 from steps.serving.progress import progress_of
+from steps.serving.protocols.fields import renamed
 from steps.serving.sse import DONE, EventStream, event, openai_error
 
 GONE = 499  # the status in logs and figures of a client that went away, as nginx writes it
@@ -24,11 +25,15 @@ GONE = 499  # the status in logs and figures of a client that went away, as ngin
 
 @dataclass(frozen=True)
 class Style:
-    """How a protocol writes an answer: whole, as events, and as the event of an error."""
+    """How a protocol writes an answer: whole, as events, and as the event of an error.
+
+    `names` has its names of the fields that a chat request names otherwise.
+    """
 
     whole: Callable[[dict[str, Any], ServedModel], Mapping[str, Any]]
     events: Callable[[AsyncIterator[dict[str, Any]], ServedModel], AsyncIterator[bytes]]
     error: Callable[[ApiError], bytes]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def _same(response: dict[str, Any], model: ServedModel) -> Mapping[str, Any]:
@@ -63,7 +68,8 @@ async def exchange(
         job = Job(lambda: start(model), stream, context.limits.request_s)
         progress.job, progress.model_uri = job, model.uri
         stack.callback(_end, context, job)
-        first = await unless_gone(request, job.next())
+        with renamed(style.names):
+            first = await unless_gone(request, job.next())
         if not stream:
             return JSONResponse(style.whole(first, model))
         ending = stack.pop_all()  # from here on the stream ends the request

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steps.serving.context import Context
-from steps.serving.errors import ApiError
+from steps.serving.errors import ApiError, where
 from steps.serving.exchange import error_response
 from steps.serving.keys import LOOPBACK
 from steps.serving.progress import progress_of
@@ -54,7 +54,7 @@ class Gate:
             else:
                 await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            _log.error("request %s failed: %s", request_id, type(error).__name__)
+            _log.error("request %s failed: %s", request_id, where(error))
             if not status:
                 await error_response(error, anthropic)(scope, receive, send_with_headers)
         finally:

@@ -13,6 +13,7 @@ from functools import partial
 import psutil
 
 from steps.common.disk import size_text
+from steps.common.errors import StepError
 from steps.serving.errors import ApiError, of_exception
 from steps.serving.jobs import in_thread
 from steps.serving.models import ServedModel
@@ -72,7 +73,7 @@ class Live:
             load: loads a URI.
             seconds: between two looks.
         """
-        rejected = ""
+        rejected = told = ""
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -80,14 +81,17 @@ class Live:
                 before = self.current
                 if before is None or uri in (before.uri, rejected):
                     continue
-                rejected = uri
                 check_memory(before)
+                rejected = uri
                 self.current = await in_thread(partial(load, uri))
                 before.retire()
-                rejected = ""
+                rejected = told = ""
                 _log.info("%s replaced %s", uri, before.uri)
-            except Exception as error:  # the present model goes on; the next look tries again unless it was rejected
-                _log.warning("the new model is not served: %s", of_exception(error).message)
+            except Exception as error:  # the present model goes on; a model that was not loaded is not tried again
+                message = str(error) if isinstance(error, StepError) else of_exception(error).message
+                if message != told:
+                    _log.warning("the new model is not served: %s", message)
+                told = message
 
 
 def check_memory(present: ServedModel) -> None:
@@ -95,4 +99,4 @@ def check_memory(present: ServedModel) -> None:
     size = int((present.pyfunc.metadata.model_size_bytes or 0) * 1.2)
     free = psutil.virtual_memory().available
     if free < size:
-        raise ApiError(503, f"a second model needs {size_text(size)} of memory; {size_text(free)} are free", "memory")
+        raise ApiError(503, f"a second model needs {size_text(size)} of memory, and less is free", "memory")

@@ -44,6 +44,10 @@ class Metrics:
         self.between = seconds("phi_inter_token_latency_seconds", "Mean time between two tokens of an answer")
         self.total = seconds("phi_e2e_request_latency_seconds", "From the request to the end of its answer")
         self.queued = seconds("phi_request_queue_time_seconds", "Until the request got a row of the KV cache")
+        self.prompt_lengths, self.lengths = (
+            Histogram(f"phi_request_{of}_tokens", f"Tokens of a {what}", buckets=_TOKENS, registry=registry)
+            for of, what in (("prompt", "prompt"), ("generation", "complete answer"))
+        )
         registry.register(_Gauges(live, traces))
 
     def text(self) -> bytes:
@@ -56,6 +60,8 @@ class Metrics:
             self.prompt_tokens.inc(completion.prompt_tokens)
             self.cached_tokens.inc(completion.reused_tokens)
             self.tokens.inc(completion.completion_tokens)
+            self.prompt_lengths.observe(completion.prompt_tokens)
+            self.lengths.observe(completion.completion_tokens)
             self.success.labels(completion.finish_reason).inc()
             self.queued.observe(completion.queued_s)
             self.first.observe(completion.first_token_s)

@@ -10,8 +10,10 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from steps.chat.runtime.template_files import special_tokens, template_sources
+from steps.common.errors import StepError
 from steps.serving.answers import Answer, Body, ServiceAnswer, WholeAnswer
 from steps.serving.errors import ApiError
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from steps.chat.service import Service
 
 CHAT, COMPLETIONS = "llm/v1/chat", "llm/v1/completions"
+CONFIG_VARIABLE = "SERVING_MODEL_CONFIG"
 
 
 class ServedModel:
@@ -33,12 +36,18 @@ class ServedModel:
             timeout: seconds that an answer may take, unless the variable says otherwise.
             uri: of the model; not an alias, so that it names the same model for ever.
             name: the name under which clients ask for it.
+
+        Raises:
+            StepError: there is no such model, its files are damaged, or a value of its config is wrong.
         """
         import mlflow
 
         self.uri, self.name, self.created = uri, name, int(time.time())
-        changes = {"timeout": timeout} | json.loads(os.environ.get("SERVING_MODEL_CONFIG") or "{}")
-        self.pyfunc: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=changes)
+        changes = {"timeout": timeout} | config_changes()
+        try:
+            self.pyfunc: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=changes)
+        except mlflow.MlflowException as error:
+            raise StepError(f"{uri} cannot be loaded: {' '.join(error.message.split())}") from error
         config = self.pyfunc.model_config or {}
         metadata = self.pyfunc.metadata.metadata or {}
         self.task = config.get("task") or metadata.get("task") or CHAT
@@ -77,6 +86,12 @@ class ServedModel:
         engine = self._service_for("/detokenize").engine
         engine.check_tokens("tokens", tokens)
         return b"".join(map(engine.token_bytes, tokens)).decode("utf-8", "replace")
+
+    def tokenizer_info(self) -> dict[str, Any]:
+        """Return the special tokens and the chat template, under the names that vLLM has for them."""
+        folder = self._service_for("/tokenizer_info").folder
+        tokens = {"bos_token": None, "eos_token": None, "pad_token": None} | special_tokens(folder)
+        return tokens | {"chat_template": template_sources(folder).get("default")}
 
     def token_text(self, token: int) -> str:
         """Return the text of one token. A part of a character becomes the replacement character."""
@@ -118,6 +133,21 @@ def served_name(uri: str) -> str:
     """Return the name that clients see for a model's URI: the registered name, or the end of the address."""
     registered = re.fullmatch(r"models:/+([^/@]+)(?:[/@].*)?", uri)
     return registered[1] if registered else Path(uri.rstrip("/")).name
+
+
+def config_changes() -> dict[str, Any]:
+    """Return the changes of the model config in MLflow's variable SERVING_MODEL_CONFIG.
+
+    Raises:
+        StepError: it holds no JSON object.
+    """
+    try:
+        changes = json.loads(os.environ.get(CONFIG_VARIABLE) or "{}")
+    except ValueError:
+        changes = None
+    if not isinstance(changes, dict):
+        raise StepError(f'{CONFIG_VARIABLE} holds no JSON object; expected one such as {{"threads": 2}}')
+    return changes
 
 
 def _service(model: "PyFuncModel") -> "Service | None":

@@ -1,15 +1,17 @@
 """Server-sent events: chunks as they come, pings while nothing comes, and errors as events."""
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from steps.serving.errors import ApiError, of_exception
+from steps.serving.errors import ApiError, of_exception, where
 
 DONE = b"data: [DONE]\n\n"
+_log = logging.getLogger("phi_mlflow.serving")
 
 
 def event(data: Mapping[str, Any], name: str = "") -> bytes:
@@ -70,4 +72,6 @@ class EventStream(EventSourceResponse):
         except Exception as error:
             failure = of_exception(error)
             self._status = failure.status
+            if failure.status == 500:
+                _log.error("a stream failed: %s", where(error))
             yield self._on_error(failure)

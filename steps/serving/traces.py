@@ -11,10 +11,12 @@ import logging
 import queue
 import random
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_TRACE_LOGGING
+from mlflow.tracing.provider import is_tracing_enabled
 
 from steps.serving.redaction import redact_value
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 ROUTE, MODEL, STATUS, CLIENT = "phi.route", "phi.model_uri", "phi.status", "phi.client"  # tags of a trace
 _LENGTH = 1000  # requests that may wait to be written
+_PATIENCE, _LOOK = 120.0, 0.1  # seconds to wait for tracing, and between two looks
 _log = logging.getLogger("phi_mlflow.serving")
 
 
@@ -85,12 +88,25 @@ class Traces:
 
         while (exchanged := self._queue.get()) is not None:
             try:
+                self._wait_for_tracing()
                 _write(exchanged, self._experiment_id)
                 self.written += 1
             except Exception as error:  # MLflow itself only warns when its store is away
                 self.dropped += 1
                 _log.warning("a trace could not be written: %s", " ".join(str(error).split())[:300])
         mlflow.flush_trace_async_logging()  # if the process used MLflow's queue before
+
+    def _wait_for_tracing(self) -> None:
+        """Wait while MLflow loads a model: it makes no traces in the whole process then, and says nothing.
+
+        Raises:
+            RuntimeError: tracing stays off. Somebody has turned it off.
+        """
+        for _ in range(int(_PATIENCE / _LOOK)):
+            if is_tracing_enabled():
+                return
+            time.sleep(_LOOK)
+        raise RuntimeError("MLflow's tracing is off")
 
 
 def _write(exchanged: Exchanged, experiment_id: str) -> None:

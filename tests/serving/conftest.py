@@ -1,5 +1,6 @@
 """Loaded models and servers that the tests of the server share."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,20 @@ def custom(model_folder: Path) -> "ServedModel":
     from tests.serving.harness import NAME
 
     return ServedModel(str(model_folder), NAME, timeout=600)
+
+
+@pytest.fixture(scope="session")
+def with_tools(converted: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> "ServedModel":
+    """The same weights with Phi-4-mini's chat template, which has tools."""
+    from steps.serving.models import ServedModel
+    from tests.chat.models import save_model
+    from tests.checkpoints.phi_tokenizers import TEMPLATES
+    from tests.serving.harness import NAME
+
+    scratch = tmp_path_factory.mktemp("tools")
+    folder = shutil.copytree(converted["genai fp32"], scratch / "onnx")
+    (folder / "chat_template.jinja").write_text(TEMPLATES["phi-4-mini"])
+    return ServedModel(str(save_model(folder, scratch / "model")), NAME, timeout=600)
 
 
 @pytest.fixture(scope="module")

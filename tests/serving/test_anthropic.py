@@ -1,11 +1,14 @@
 """The official anthropic client against the server."""
 
+import json
+
 import anthropic
 import pytest
 
 from steps.serving.protocols.messages_request import chat_request
 from tests.serving.harness import FRANCE, NAME, Server
 
+COUNT = [{"role": "user", "content": "Count from 1 to 10."}]
 WEATHER = {"name": "weather", "description": "The weather", "input_schema": {"type": "object"}}
 
 
@@ -29,6 +32,32 @@ def test_a_stream_builds_the_message(client):
         message = stream.get_final_message()
     assert (message.content[0].text, message.stop_reason) == ("Paris", "end_turn")
     assert message.usage.output_tokens > 0
+
+
+@pytest.mark.model
+def test_a_stop_sequence_ends_the_message_and_is_named(client):
+    request = {"model": NAME, "max_tokens": 16, "messages": FRANCE, "stop_sequences": ["ri", "z"]}
+    message = client.messages.create(**request)
+    assert (message.content[0].text, message.stop_reason, message.stop_sequence) == ("Pa", "stop_sequence", "ri")
+    with client.messages.stream(**request) as stream:
+        message = stream.get_final_message()
+    assert (message.content[0].text, message.stop_reason, message.stop_sequence) == ("Pa", "stop_sequence", "ri")
+
+
+@pytest.mark.model
+def test_a_last_message_of_the_assistant_is_continued(client):
+    whole = client.messages.create(model=NAME, max_tokens=16, messages=COUNT).content[0].text
+    begun, rest = whole[:3], whole[3:]
+    messages = [*COUNT, {"role": "assistant", "content": begun}]
+    message = client.messages.create(model=NAME, max_tokens=16, messages=messages)
+    assert message.content[0].text == rest
+
+
+@pytest.mark.model
+def test_a_message_in_a_format(client):
+    output = {"format": {"type": "json_schema", "schema": {"enum": ["Oslo", "Rome"]}}}
+    message = client.messages.create(model=NAME, max_tokens=64, messages=FRANCE, output_config=output)
+    assert json.loads(message.content[0].text) in ("Oslo", "Rome")
 
 
 @pytest.mark.model

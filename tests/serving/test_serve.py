@@ -87,6 +87,9 @@ def test_a_busy_port_and_wrong_parameters_are_one_line(local, model_folder):
     assert_refused(local, local.run_module("serve", model="x", host="0.0.0.0"), "PHI_MLFLOW_API_KEY")
     assert_refused(local, local.run_module("serve", model="x", port="many"), "port is 'many'")
     assert_refused(local, local.run_module("serve", model="models:/m/1", follow="true"), "alias")
+    assert_refused(
+        local, local.run_module("serve", model="/no/such/model", port="0"), "/no/such/model cannot be loaded"
+    )
 
 
 def test_the_keys_are_read_again_on_sighup(local, model_folder, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from steps.common.errors import StepError
 from steps.serving.keys import FILE_VARIABLE, KEY_VARIABLE, Keys, check_host
 from steps.serving.limits import VARIABLE, Limits
-from steps.serving.models import served_name
+from steps.serving.models import CONFIG_VARIABLE, config_changes, served_name
 
 pytestmark = pytest.mark.unit
 
@@ -22,6 +22,13 @@ def test_a_wrong_limit_is_refused(monkeypatch, text, part):
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(StepError, match=part):
         Limits.from_environment()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_a_wrong_change_of_the_model_config_is_refused(monkeypatch, text):
+    monkeypatch.setenv(CONFIG_VARIABLE, text)
+    with pytest.raises(StepError, match="no JSON object"):
+        config_changes()
 
 
 def test_keys_are_read_again(monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 """Streams: their bytes, their pings, their errors, and what happens when a client goes away."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -85,4 +87,22 @@ def test_metrics_count_what_was_served(server):
     assert server.gauge("phi_generation_tokens_total") == before + usage["completion_tokens"]
     text = server.get("/metrics").text
     assert 'phi_http_requests_total{method="POST",path="/v1/chat/completions",status="200"}' in text
-    assert "phi_time_to_first_token_seconds_bucket" in text
+    for name in ("time_to_first_token_seconds", "request_prompt_tokens", "request_generation_tokens"):
+        assert f"phi_{name}_bucket" in text
+
+
+CLIENT = """
+import sys, requests
+for line in requests.post(sys.argv[1], json={body}, stream=True, timeout=60).iter_lines():
+    print("x", flush=True)
+"""
+
+
+def test_a_client_that_is_killed_in_the_middle_of_a_stream_frees_its_row(server):
+    code = CLIENT.replace("{body}", repr(LONG | {"stream": True}))
+    client = subprocess.Popen([sys.executable, "-c", code, server.url + CHAT], stdout=subprocess.PIPE)
+    assert client.stdout is not None and client.stdout.readline()
+    assert server.gauge("phi_requests_running") == 1
+    client.kill()
+    client.communicate()
+    server.wait_until_idle(10)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import mlflow
 import pytest
+from mlflow.tracing.provider import trace_disabled
 
 from steps.serving import traces
 from steps.serving.redaction import redact, redact_value
@@ -98,6 +99,34 @@ def test_a_sampled_request_becomes_a_trace(custom, experiment):
     assert streamed.info.token_usage["output_tokens"] == usage["completion_tokens"]
     assert 0 < streamed.info.execution_duration < 60_000
     assert not any("ann@example.org" in trace.to_json() for trace in kept)
+
+
+@pytest.mark.model
+def test_no_trace_is_lost_while_mlflow_loads_a_model(custom, experiment):
+    with traced(custom, 1.0, experiment) as server:
+        with trace_disabled_block():
+            server.post("/v1/chat/completions", {"messages": FRANCE})
+        server.post("/v1/chat/completions", {"messages": FRANCE})
+    assert len(_traces(experiment)) == 2
+
+
+@contextlib.contextmanager
+def trace_disabled_block() -> Iterator[None]:
+    """Do what mlflow.pyfunc.load_model does to the process while it loads."""
+    entered, leave = threading.Event(), threading.Event()
+
+    @trace_disabled
+    def load() -> None:
+        entered.set()
+        leave.wait()
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    entered.wait()
+    yield
+    time.sleep(0.3)  # the trace's turn comes in this time
+    leave.set()
+    thread.join()
 
 
 @pytest.mark.model

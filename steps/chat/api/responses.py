@@ -23,6 +23,7 @@ class Choice:
     tool_calls: tuple[dict[str, Any], ...] = ()
     thought: str = ""
     logprobs: dict[str, Any] | None = None
+    stopped_by: str = ""  # the stop string that ended it
 
     @classmethod
     def of(
@@ -100,6 +101,7 @@ def chat_response(served: Served, choices: Sequence[Choice], usage: dict[str, An
                 "message": _message(choice),
                 "logprobs": choice.logprobs,
             }
+            | _stop_reason(choice)
             for index, choice in enumerate(choices)
         ],
     }
@@ -140,7 +142,9 @@ class Chunks:
 
     def end(self, index: int, choice: Choice, logprobs: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the last chunk of a choice: its finish reason."""
-        return self._chunk(index, {}, choice.finish_reason, logprobs)
+        chunk = self._chunk(index, {}, choice.finish_reason, logprobs)
+        chunk["choices"][0] |= _stop_reason(choice)
+        return chunk
 
     def usage(self, usage: dict[str, Any]) -> dict[str, Any]:
         """Return the last chunk of the response: its token usage, and no choice."""
@@ -151,6 +155,11 @@ class Chunks:
     ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
         return self._frame | {"choices": [choice]} | self._no_usage
+
+
+def _stop_reason(choice: Choice) -> dict[str, Any]:
+    """Return the key `stop_reason`, as vLLM has it, if a stop string ended the answer."""
+    return {"stop_reason": choice.stopped_by} if choice.stopped_by and not choice.tool_calls else {}
 
 
 def _message(choice: Choice) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens whose text is in `text`, if the sampling asks for them
     end_logprob: TokenLogprob | None = None  # of the end token, if one ended the answer
     prompt_logprobs: tuple[TokenLogprob, ...] = ()  # of the prompt's tokens after the first, if it asks for them
+    stopped_by: str = ""  # the stop string that ended the answer
 
 
 @dataclass(frozen=True)

@@ -94,4 +94,5 @@ class RunningGeneration:
             logprobs=tuple(self._shown_logprobs()),
             end_logprob=next(iter(generation.sampler.logprobs[len(self.starts) :]), None),
             prompt_logprobs=tuple(generation.prompt_logprobs),
+            stopped_by=generation.text.stopped_by,
         )

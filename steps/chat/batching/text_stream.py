@@ -28,18 +28,18 @@ class TextStream:
         self.shown = ""
         self.thought = ""
         self.length = 0  # characters of the answer decoded so far; after a stop string, those before it
-        self.stopped = False
+        self.stopped_by = ""  # the stop string that ended the answer
 
     def add(self, token: int) -> str:
-        """Return the text that can be shown after this token. Set `stopped` when a stop string is complete."""
+        """Return the text that can be shown after this token. Set `stopped_by` when a stop string is complete."""
         answer = self._separate(self._decoder.decode(token))
         self._held += answer
         self.length += len(answer)
-        starts = [start for stop in self._stop if (start := self._held.find(stop)) >= 0]
+        starts = [(start, stop) for stop in self._stop if (start := self._held.find(stop)) >= 0]
         if starts:
-            self.stopped = True
-            self.length -= len(self._held) - min(starts)
-            self._held = self._held[: min(starts)]
+            start, self.stopped_by = min(starts)
+            self.length -= len(self._held) - start
+            self._held = self._held[:start]
             return self.rest()
         longest = min(self._longest_stop, len(self._held))
         kept_back = next((count for count in range(longest, 0, -1) if self._may_become_stop(count)), 0)
@@ -53,6 +53,11 @@ class TextStream:
             self._held += answer
             self.length += len(answer)
         return self._show(len(self._held))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the answer."""
+        return bool(self.stopped_by)
 
     @property
     def thought_tokens(self) -> int | None:

@@ -1,9 +1,13 @@
 """Read the fields of a request of another protocol, and refuse what cannot be translated by its name."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from steps.serving.errors import ApiError
+from mlflow.exceptions import MlflowException
+
+from steps.serving.errors import ApiError, of_exception
 
 
 def invalid(param: str, expected: str) -> ApiError:
@@ -17,11 +21,32 @@ def present(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_unknown(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise ApiError for the first field that is not known."""
+    """Raise ApiError for the first field that is not known. It names the field and the nearest known one."""
     for name in fields:
         if name not in known:
             shown = name if name.isidentifier() and len(name) <= 40 else "a field"
-            raise invalid(shown, "this server does not know this field: leave it out")
+            (nearest,) = difflib.get_close_matches(shown, sorted(known), n=1) or (None,)
+            advice = f"did you mean {nearest}?" if nearest else "leave it out"
+            raise invalid(shown, f"this server does not know this field; {advice}")
+
+
+@contextlib.contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Let refusals of a chat request name the field of the request that the client sent.
+
+    Args:
+        names: the chat's name of a field -> the client's.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        refusal = of_exception(error)
+        for chat, own in names.items():
+            if refusal.param and (refusal.param + ".").startswith(f"{chat}."):
+                param = own + refusal.param.removeprefix(chat)
+                message = refusal.message.replace(refusal.param, param, 1)
+                raise ApiError(refusal.status, message, refusal.code, param) from None
+        raise
 
 
 def object_of(value: Any, param: str) -> Mapping[str, Any]:

@@ -22,23 +22,23 @@ def whole(chat: dict[str, Any], model: ServedModel) -> dict[str, Any]:
     for call in message.get("tool_calls") or []:
         arguments = json.loads(call["function"]["arguments"] or "{}")
         blocks.append(_tool_use(call) | {"input": arguments})
-    return _message(model, blocks, _STOP_REASONS[choice["finish_reason"]], _usage(chat.get("usage")))
+    return _message(model, blocks, _end(choice), _usage(chat.get("usage")))
 
 
 async def events(chunks: AsyncIterator[dict[str, Any]], model: ServedModel) -> AsyncIterator[bytes]:
     """Yield the events of the message, from message_start to message_stop."""
-    yield _event("message_start", message=_message(model, [], None, _usage(None)))
-    blocks, stop_reason, usage = _Blocks(), "end_turn", None
+    yield _event("message_start", message=_message(model, [], {}, _usage(None)))
+    blocks, usage = _Blocks(), None
+    end: dict[str, str | None] = {"stop_reason": "end_turn", "stop_sequence": None}
     async for chunk in chunks:
         usage = chunk.get("usage") or usage
         for choice in chunk["choices"]:
             for piece in blocks.add(choice["delta"]):
                 yield piece
-            stop_reason = _STOP_REASONS.get(choice["finish_reason"] or "", stop_reason)
+            end = _end(choice) if choice["finish_reason"] else end
     for piece in blocks.close():
         yield piece
-    delta = {"stop_reason": stop_reason, "stop_sequence": None}
-    yield _event("message_delta", delta=delta, usage=_usage(usage))
+    yield _event("message_delta", delta=end, usage=_usage(usage))
     yield _event("message_stop")
 
 
@@ -80,23 +80,31 @@ class _Blocks:
         return _event("content_block_delta", index=self._count - 1, delta=delta)
 
 
-def _event(name: str, **fields: Any) -> bytes:
+def _event(name: str, /, **fields: Any) -> bytes:
     return event({"type": name} | fields, name)
 
 
+def _end(choice: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return why a complete choice has ended."""
+    if choice.get("stop_reason"):
+        return {"stop_reason": "stop_sequence", "stop_sequence": choice["stop_reason"]}
+    return {"stop_reason": _STOP_REASONS[choice["finish_reason"]], "stop_sequence": None}
+
+
 def _message(
-    model: ServedModel, content: list[dict[str, Any]], stop_reason: str | None, usage: dict[str, int]
+    model: ServedModel, content: list[dict[str, Any]], end: dict[str, str | None], usage: dict[str, int]
 ) -> dict[str, Any]:
-    return {
+    message: dict[str, Any] = {
         "id": f"msg_{uuid.uuid4().hex}",
         "type": "message",
         "role": "assistant",
         "model": model.name,
         "content": content,
-        "stop_reason": stop_reason,
+        "stop_reason": None,
         "stop_sequence": None,
         "usage": usage,
     }
+    return message | end
 
 
 def _tool_use(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 from steps.serving.protocols.fields import invalid, list_of, object_of, present, refuse_unknown, string, text_of
 
 _PASSED = ("temperature", "top_p", "top_k", "stream", "model")
-_READ = ("messages", "system", "max_tokens", "stop_sequences", "tools", "tool_choice")
-_IGNORED = ("metadata", "service_tier", "cache_control", "container", "thinking", "context_management", "output_config")
+_READ = ("messages", "system", "max_tokens", "stop_sequences", "tools", "tool_choice", "output_config")
+_IGNORED = ("metadata", "service_tier", "cache_control", "container", "thinking", "context_management")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+NAMES = {"stop": "stop_sequences", "response_format": "output_config.format"}  # a chat's -> ours
 
 
 def chat_request(body: Mapping[str, Any], needs_max_tokens: bool = True) -> dict[str, Any]:
@@ -31,13 +32,34 @@ def chat_request(body: Mapping[str, Any], needs_max_tokens: bool = True) -> dict
         raise invalid("max_tokens", "this field is required")
     if fields.get("stop_sequences"):
         chat["stop"] = fields["stop_sequences"]
+    last = chat["messages"][-1] if chat["messages"] else {}
+    if last.get("role") == "assistant" and not last.get("tool_calls"):
+        chat["continue_final_message"] = True  # Anthropic's API goes on with the text of a last message of its own
+    return chat | _tools(fields) | _output(fields)
+
+
+def _tools(fields: Mapping[str, Any]) -> dict[str, Any]:
+    chat: dict[str, Any] = {}
     if fields.get("tools"):
         chat["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(list_of(fields["tools"], "tools"))]
-        choice = object_of(fields.get("tool_choice", {"type": "auto"}), "tool_choice")
+    if "tool_choice" in fields:
+        choice = object_of(fields["tool_choice"], "tool_choice")
         chat["tool_choice"] = _tool_choice(choice)
         if choice.get("disable_parallel_tool_use"):
             chat["parallel_tool_calls"] = False
     return chat
+
+
+def _output(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chat's response_format. The other key of output_config, `effort`, changes nothing here."""
+    config = present(object_of(fields.get("output_config", {}), "output_config"))
+    if "format" not in config:
+        return {}
+    output = object_of(config["format"], "output_config.format")
+    if output.get("type") != "json_schema":
+        raise invalid("output_config.format.type", "expected json_schema")
+    schema = object_of(output.get("schema"), "output_config.format.schema")
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}}
 
 
 def _messages(fields: Mapping[str, Any]) -> list[dict[str, Any]]:

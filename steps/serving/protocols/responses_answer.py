@@ -48,7 +48,7 @@ class ResponseWriter:
         """Return the event that ends a stream after an error."""
         return self._event("error", code=error.code, message=error.message, param=error.param)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         self._sequence += 1
         return event({"type": name, "sequence_number": self._sequence - 1} | fields, name)
 
@@ -125,7 +125,7 @@ class _Items:
         self._open = item
         yield self._event("response.output_item.added", output_index=len(self.output) - 1, item=dict(item))
 
-    def _at(self, name: str, **fields: Any) -> bytes:
+    def _at(self, name: str, /, **fields: Any) -> bytes:
         assert self._open is not None
         return self._event(name, output_index=len(self.output) - 1, item_id=self._open["id"], **fields)
 
@@ -153,10 +153,11 @@ def _call(name: str, call: Mapping[str, Any]) -> dict[str, Any]:
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", 0)
     return {
         "input_tokens": usage["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": cached},
         "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": usage["total_tokens"],
     }

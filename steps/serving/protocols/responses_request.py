@@ -12,6 +12,11 @@ _IGNORED = (
     *("store", "metadata", "reasoning", "include", "truncation", "user", "service_tier", "safety_identifier"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "stream_options"),
 )
+_ROLES = ("user", "assistant", "system", "developer")
+NAMES = {
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+}  # a chat's -> ours
 _READ = ("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text")
 
 
@@ -32,7 +37,8 @@ def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
         chat["max_completion_tokens"] = fields["max_output_tokens"]
     if fields.get("tools"):
         chat["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(list_of(fields["tools"], "tools"))]
-        chat["tool_choice"] = _tool_choice(fields.get("tool_choice", "auto"))
+    if "tool_choice" in fields:
+        chat["tool_choice"] = _tool_choice(fields["tool_choice"])
     response_format = _format(object_of(fields.get("text", {}), "text").get("format"))
     return chat | ({"response_format": response_format} if response_format else {})
 
@@ -54,6 +60,8 @@ def _add_item(messages: list[dict[str, Any]], item: Mapping[str, Any], param: st
     kind = item.get("type", "message")
     if kind == "message":
         role = string(item.get("role"), f"{param}.role")
+        if role not in _ROLES:
+            raise invalid(f"{param}.role", f"expected {', '.join(_ROLES)}")
         messages.append({"role": role, "content": text_of(item.get("content"), f"{param}.content", _TEXT)})
     elif kind == "function_call":
         function = {name: string(item.get(name), f"{param}.{name}") for name in ("name", "arguments")}

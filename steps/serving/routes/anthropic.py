@@ -12,12 +12,13 @@ from steps.serving.exchange import Style, exchange
 from steps.serving.jobs import in_thread
 from steps.serving.models import ServedModel
 from steps.serving.protocols import messages_answer
-from steps.serving.protocols.messages_request import chat_request
+from steps.serving.protocols.fields import renamed
+from steps.serving.protocols.messages_request import NAMES, chat_request
 from steps.serving.routes.openai import check_model
 from steps.serving.schema import ERRORS, body_of
 
 router = APIRouter(responses=ERRORS)
-_STYLE = Style(messages_answer.whole, messages_answer.events, messages_answer.error)
+_STYLE = Style(messages_answer.whole, messages_answer.events, messages_answer.error, NAMES)
 
 
 @router.post("/v1/messages", openapi_extra=body_of("message"))
@@ -42,4 +43,5 @@ async def count_tokens(request: Request) -> Response:
     chat = chat_request(await read_json(request), needs_max_tokens=False)
     with context_of(request).live.model() as model:
         check_model(model, chat)
-        return JSONResponse({"input_tokens": len(await in_thread(lambda: model.prompt_tokens(chat)))})
+        with renamed(NAMES):
+            return JSONResponse({"input_tokens": len(await in_thread(lambda: model.prompt_tokens(chat)))})

@@ -12,6 +12,7 @@ from steps.serving.schema import ERRORS
 router = APIRouter(responses=ERRORS)
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> Response:
     """200 while the server answers; 503 while the model loads and while the server stops."""
@@ -28,8 +29,8 @@ async def metrics(request: Request) -> Response:
     return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/embeddings", include_in_schema=False)
 @router.post("/v1/embeddings", include_in_schema=False)
+@router.post("/v1/rerank", include_in_schema=False)
 async def embeddings() -> Response:
-    """Say that this model has no embeddings."""
-    raise ApiError(422, "this model writes text: it has no embeddings", "unsupported")
+    """Say that this model has no embeddings. Clients need not try again."""
+    raise ApiError(501, "this model writes text: it has no embeddings", "not_supported")

@@ -19,6 +19,7 @@ from steps.serving.jobs import in_thread, unless_gone
 router = APIRouter()
 
 
+@router.head("/ping", include_in_schema=False)
 @router.get("/ping")
 async def ping(request: Request) -> Response:
     """200 when the model is loaded."""

@@ -10,7 +10,7 @@ from steps.serving.body import read_json, streams
 from steps.serving.exchange import Style, exchange
 from steps.serving.models import ServedModel
 from steps.serving.protocols.responses_answer import ResponseWriter
-from steps.serving.protocols.responses_request import chat_request
+from steps.serving.protocols.responses_request import NAMES, chat_request
 from steps.serving.routes.openai import check_model
 from steps.serving.schema import ERRORS, body_of
 
@@ -31,4 +31,4 @@ async def responses(request: Request) -> Response:
         check_model(model, body)
         return model.chat(chat, stream)
 
-    return await exchange(request, start, stream, Style(writer.whole, writer.events, writer.error))
+    return await exchange(request, start, stream, Style(writer.whole, writer.events, writer.error, NAMES))

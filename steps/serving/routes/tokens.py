@@ -11,17 +11,25 @@ from steps.serving.context import context_of
 from steps.serving.errors import ApiError
 from steps.serving.jobs import in_thread
 from steps.serving.models import ServedModel
+from steps.serving.protocols.fields import invalid, present, refuse_unknown
 from steps.serving.routes.openai import check_model
 from steps.serving.schema import ERRORS, body_of
 
 router = APIRouter(responses=ERRORS)
+_READ = ("model", "prompt", "content", "messages", "tools")
+_FLAGS = ("return_token_strs", "with_pieces")  # vLLM's and llama.cpp's name
+_FIXED = {"add_special_tokens": False, "add_special": False, "parse_special": True}  # how the tokenizer works
 
 
 @router.post("/tokenize", openapi_extra=body_of("tokenize"))
 async def tokenize(request: Request) -> Response:
     """Return the tokens of `prompt` (or `content`), or of `messages` in the chat template."""
     body = await read_json(request)
-    with_texts = flag(body, "return_token_strs") or flag(body, "with_pieces")
+    refuse_unknown(present(body), (*_READ, *_FLAGS, *_FIXED))
+    with_texts = any([flag(body, name) for name in _FLAGS])
+    for name, value in _FIXED.items():
+        if body.get(name) is not None and flag(body, name) is not value:
+            raise invalid(name, f"this server tokenizes as if it were {str(value).lower()}: leave it out")
     with context_of(request).live.model() as model:
         check_model(model, body)
         tokens = await in_thread(lambda: _tokens(model, body))
@@ -35,8 +43,9 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     """Return the text of `tokens`."""
     body = await read_json(request)
+    refuse_unknown(present(body), ("model", "tokens"))
     tokens = body.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(token, int) and token >= 0 for token in tokens):
+    if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
         raise ApiError(400, "tokens: expected a list of whole numbers", "invalid_value", "tokens")
     with context_of(request).live.model() as model:
         check_model(model, body)
@@ -44,10 +53,17 @@ async def detokenize(request: Request) -> Response:
     return JSONResponse({"prompt": text, "content": text})
 
 
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request) -> Response:
+    """Return the special tokens and the chat template, as lm-eval asks for them."""
+    with context_of(request).live.model() as model:
+        return JSONResponse(await in_thread(model.tokenizer_info))
+
+
 def _tokens(model: ServedModel, body: dict[str, Any]) -> list[int]:
     if body.get("messages") is not None:
         return model.prompt_tokens({name: body[name] for name in ("messages", "tools") if name in body})
-    text = body.get("prompt", body.get("content"))
+    text = body.get("content") if body.get("prompt") is None else body["prompt"]
     if not isinstance(text, str):
         raise ApiError(400, "prompt: expected a text, or messages beside it", "invalid_value", "prompt")
     return model.tokens(text)
