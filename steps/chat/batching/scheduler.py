@@ -16,7 +16,6 @@ Rows move when a generation is admitted or ends. A step therefore decodes all gr
 
 import contextlib
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from mlflow.exceptions import MlflowException
@@ -27,24 +26,11 @@ from ..runtime.decoder_session import DecoderSession
 from ..settings import Settings
 from .generation import Generation
 from .kv_cache import CachedSequence, KVCache, common_length
-from .logprobs import prompt_logprobs
+from .prefill import ChunkedPrefill, scores_prompt
 from .request_queue import RequestQueue, closed_error
 from .running import RunningGeneration
 
-_CHUNK_ALONE = 512  # tokens of a prompt in one chunk while nothing is decoding
-_CHUNK_SCORED = 32  # tokens of a prompt whose own log probabilities are wanted: each token's logits are in memory
 _MIN_SHARED = 32  # tokens of a prefix that another generation is prefilling, which are worth the wait
-_NO_LOGITS = np.empty((0, 0), np.float32)
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """The tokens that one prefill appends to the first `past` tokens of a row."""
-
-    tokens: list[int]
-    past: int
-    mask_length: int
-    last: bool  # the prompt is complete afterwards
 
 
 class Scheduler:
@@ -53,6 +39,7 @@ class Scheduler:
     def __init__(self, session: DecoderSession, settings: Settings, end_tokens: list[int]) -> None:
         self._session, self._settings, self._end_tokens = session, settings, frozenset(end_tokens)
         self.cache = KVCache(session, max(2, (settings.kv_cache_mb << 20) // session.graph.token_bytes))
+        self._prefill_chunks = ChunkedPrefill(session, settings)
         self._queue = RequestQueue(settings.queue)
         self._prefilling: list[RunningGeneration] = []  # in the order of their admission
         self._decoding: list[RunningGeneration] = []
@@ -97,7 +84,7 @@ class Scheduler:
         for generation in self._queue.waiting():
             if len(self.cache.active) >= self._settings.parallel:
                 return
-            if not _scores_prompt(generation) and self._waits_for_shared_prefix(generation.prompt):
+            if not scores_prompt(generation) and self._waits_for_shared_prefix(generation.prompt):
                 continue
             try:
                 sequence = self._admit_to_cache(generation)
@@ -116,13 +103,13 @@ class Scheduler:
         most = min(length + generation.sampling.max_tokens, self._session.graph.context_length, self.cache.budget)
         long_factors = 0 < self._settings.longrope_switch < length
         in_one_run = long_factors and self._session.long_prompts_in_one_run
-        if in_one_run and _scores_prompt(generation):
+        if in_one_run and scores_prompt(generation):
             raise ModelError(
                 f"the prompt has {length} tokens, and this model returns no log probabilities for prompts of more than "
                 f"{self._settings.longrope_switch} tokens: shorten it, or leave echo out",
                 param="echo",
             )
-        reuse = not (in_one_run or _scores_prompt(generation))
+        reuse = not (in_one_run or scores_prompt(generation))
         return self.cache.admit(generation.prompt, most, long_factors, reuse)
 
     def _waits_for_shared_prefix(self, prompt: list[int]) -> bool:
@@ -144,17 +131,8 @@ class Scheduler:
 
     def _prefill(self, running: RunningGeneration) -> None:
         """Prefill one chunk. After the last chunk, take the first token of the answer, or let a decode step do it."""
-        chunk, sequence = self._next_chunk(running), running.sequence
-        logits = _NO_LOGITS
-        if chunk.tokens:
-            scored = _lacks_scores(running.generation)
-            wanted = len(chunk.tokens) if scored else int(chunk.last and self._session.graph.selects_logits)
-            logits = self._session.prefill(sequence.row, chunk.tokens, chunk.past, chunk.mask_length, wanted)
-            sequence.tokens[chunk.past :] = chunk.tokens
-            if scored:
-                self._score(running.generation, logits, chunk.past)
-                logits = logits[-1:] if self._session.graph.selects_logits else _NO_LOGITS
-        if not chunk.last:
+        last, logits = self._prefill_chunks.step(running, alone=not self._decoding)
+        if not last:
             return
         if not running.generation.sampling.max_tokens:
             self._finish(running, "length")
@@ -163,31 +141,8 @@ class Scheduler:
         self._decoding.append(running)
         if len(logits):
             self._take_token(running, logits[0])
-        else:
-            del sequence.tokens[running.length - 1 :]  # a decode step reads the last token, and gives its logits
-
-    def _score(self, generation: Generation, logits: np.ndarray, past: int) -> None:
-        """Add the log probabilities of the tokens of the prompt that a chunk's logits predict."""
-        predicted = generation.prompt[past + 1 : past + 1 + len(logits)]
-        alternatives = generation.sampling.prompt_logprobs or 0
-        generation.prompt_logprobs += prompt_logprobs(logits[: len(predicted)], predicted, alternatives)
-
-    def _next_chunk(self, running: RunningGeneration) -> _Chunk:
-        tokens, sequence = running.tokens, running.sequence
-        if sequence.long_factors and self._session.long_prompts_in_one_run:
-            return _Chunk(tokens, past=0, mask_length=0, last=True)
-        # A graph that can't select the last token's logits would compute those of the whole chunk.
-        end = len(tokens) if self._session.graph.selects_logits else len(tokens) - 1
-        past = len(sequence.tokens)
-        size = self._settings.prefill_chunk if self._decoding else _CHUNK_ALONE
-        if _lacks_scores(running.generation):
-            size = min(size, _CHUNK_SCORED)
-        chunk = tokens[past : min(end, past + size)]
-        return _Chunk(chunk, past, self._mask_length(sequence), last=past + len(chunk) >= end)
-
-    def _mask_length(self, sequence: CachedSequence) -> int:
-        """Return the length of attention mask that makes a graph take LongRoPE's long factors; 0 for the short ones."""
-        return self._settings.longrope_switch + 1 if sequence.long_factors else 0
+        else:  # a decode step reads the last token, and gives its logits
+            del running.sequence.tokens[running.length - 1 :]
 
     # --- Decode -------------------------------------------------------------------------------------------------
 
@@ -215,7 +170,7 @@ class Scheduler:
         """Append the last token of each generation to its row, and return the logits: float32 [rows, vocabulary]."""
         first, tokens = group[0].sequence, [running.last_token for running in group]
         lengths = [len(running.sequence.tokens) + 1 for running in group]
-        logits = self._session.decode(first.row, tokens, lengths, self._mask_length(first))
+        logits = self._session.decode(first.row, tokens, lengths, self._prefill_chunks.mask_length(first))
         for running, token in zip(group, tokens, strict=True):
             running.sequence.tokens.append(token)
         return logits
@@ -274,13 +229,3 @@ def _as_mlflow_exception(error: Exception) -> Exception:
         return error
     reason = " ".join(str(error).split())
     return ModelError(f"the runtime failed: {type(error).__name__}: {reason}", error_code=INTERNAL_ERROR)
-
-
-def _scores_prompt(generation: Generation) -> bool:
-    """Return whether the caller wants the log probabilities of the prompt's own tokens."""
-    return generation.sampling.prompt_logprobs is not None
-
-
-def _lacks_scores(generation: Generation) -> bool:
-    """Return whether log probabilities of the prompt are wanted and not complete yet. The first token has none."""
-    return _scores_prompt(generation) and len(generation.prompt_logprobs) < len(generation.prompt) - 1

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .chat_template import template_sources
+from .template_files import template_sources
 
 if TYPE_CHECKING:
     from .stream_decoder import StreamDecoder
