@@ -23,6 +23,7 @@ class DecoderGraph:
 
     context_length: int  # tokens
     vocab_size: int
+    end_tokens: tuple[int, ...]
     heads: int  # of keys and values
     head_size: int
     past_names: tuple[str, ...]
@@ -46,6 +47,7 @@ class DecoderGraph:
         return cls(
             context_length=config["context_length"],
             vocab_size=config["vocab_size"],
+            end_tokens=tuple(np.atleast_1d(config["eos_token_id"]).tolist()),
             heads=decoder["num_key_value_heads"],
             head_size=decoder["head_size"],
             past_names=past_names,

@@ -13,15 +13,15 @@ import onnxruntime as ort
 from mlflow.exceptions import MlflowException
 
 from .concatenated import ConcatenatedSession
-from .decoder_session import DecoderSession
 from .graph import DecoderGraph
+from .onnx_session import OnnxSession
 from .shared_buffer import SharedBufferSession
 from .tokenizer import read_config
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def open_session(folder: Path, threads: int, provider: str, rows: int) -> DecoderSession:
+def open_session(folder: Path, threads: int, provider: str, rows: int) -> OnnxSession:
     """Load the graph of a folder that has a genai_config.json.
 
     Args:
