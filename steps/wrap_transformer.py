@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from steps.chat.settings import Settings
 from steps.checkpoint.hub import stay_offline
+from steps.checkpoint.longrope import longrope_switch
 from steps.checkpoint.run_page import facts_line
 from steps.common.disk import need_space, size_text
 from steps.common.errors import one_of
 from steps.common.hashing import total_size
-from steps.conversion.runtime_limits import longrope_switch
 from steps.project.tasks import INPUT_EXAMPLES, TASKS
 from steps.registry.names import ensure_registered_model, model_name, with_full_name
 from steps.registry.versions import publish

@@ -1,14 +1,11 @@
 """What a session must know about a decoder graph: the names, shapes and types of its inputs and outputs."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
-
-import numpy as np  # noqa: E402
-import onnxruntime as ort  # noqa: E402
+import numpy as np
+import onnxruntime as ort
 
 FIRST_LOGIT = "first_logit"  # steps/conversion adds this input to a graph: the first position whose logits are computed
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
