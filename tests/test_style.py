@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "evaluation": ("common", "checkpoint", "conversion", "chat.runtime"),
     "evaluation.lm_eval": (
         "common",
+        "checkpoint",
         "chat.runtime",
         "conversion",
         "evaluation",

@@ -1,6 +1,7 @@
 """The model of the transformers flavor: the requests, answers and refusals of the custom model, over PyTorch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from steps.evaluation.measure.worker import LoggedModel
+from steps.serving.models import ServedModel
 from tests.chat.batching.asking import QUESTIONS
 from tests.chat.client_requests import ANSWERED, PARIS, REFUSED, WITH_TOOLS
 from tests.chat.models import CHAT, COMPLETIONS, FRANCE, TOOL, chat, content
@@ -84,8 +87,6 @@ def test_the_task_of_completions(transformers_models):
 
 
 def test_a_damaged_file_is_named(transformers_folders, tmp_path):
-    import shutil
-
     folder = shutil.copytree(transformers_folders[CHAT], tmp_path / "model")
     (folder / "model" / "model.safetensors").write_bytes(b"")
     with pytest.raises(MlflowException, match="the model's file model/model.safetensors has 0 bytes"):
@@ -112,6 +113,14 @@ def test_the_model_answers_without_onnx_and_without_this_project(transformers_fo
     assert process.stdout.splitlines()[-2:] == ["Paris", "[]"], process.stderr
     written = [path for path in transformers_folders[CHAT].rglob("__pycache__")]
     assert written == [], "loading changes nothing in the store"
+
+
+def test_the_server_and_the_evaluation_use_it_as_they_use_the_custom_model(transformers_folders):
+    served = ServedModel(str(transformers_folders[CHAT]), "tiny", timeout=60)
+    assert served.service is not None and served.context_length == 2048
+    measured = LoggedModel(str(transformers_folders[CHAT]), ignore_eos=True)
+    answer = measured.answer(FRANCE, 9)
+    assert measured.ignores_eos and answer["completion_tokens"] == 9 and not answer["shows_thoughts"]
 
 
 def test_mlmodel_names_both_flavors(transformers_folders):
