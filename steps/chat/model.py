@@ -38,7 +38,7 @@ with no_bytecode():  # all modules of `chat` are imported here, or when the mode
     from chat.completions import result_frame
     from chat.errors import ModelError, refuse_copy
     from chat.service import Service
-    from chat.spark import as_spark_column, in_spark
+    from chat.spark import as_spark_column, in_spark, with_null_texts
 
 
 class PhiModel(PythonModel):
@@ -71,7 +71,8 @@ class PhiModel(PythonModel):
         """
         if self._task == COMPLETIONS:
             rows, own_params = read_rows(model_input, "prompt"), params or {}
-            return result_frame(self._service.complete(rows, own_params))
+            frame = result_frame(self._service.complete(rows, own_params))
+            return with_null_texts(frame) if in_spark() else frame
         responses = self._service.chat(read_rows(model_input, "messages"))
         return as_spark_column(responses) if in_spark() else responses
 

@@ -52,6 +52,11 @@ def test_completions_with_bad_rows_do_not_kill_the_job(spark, transformers_folde
     assert [row["completion_tokens"] for row in results] == [2, 0, 0, 0, 2]
     assert [row["error"] is None for row in results] == [True, False, False, False, True]
     assert "at most 2047 fit" in results[3]["error"]
+    texts = mlflow.pyfunc.spark_udf(spark, str(transformers_folders[COMPLETIONS]), "string")
+    assert rows_of(spark, texts("prompt"), spark.createDataFrame(prompts[:2], "number int, prompt string")) == [
+        "4",
+        None,
+    ]
 
 
 def test_chats_give_texts_or_whole_responses(spark, transformers_folders):
