@@ -36,7 +36,7 @@ class _Texts(pd.arrays.StringArray):
 
     def astype(self, dtype: Any, copy: bool = True) -> Any:
         """Return the texts and None, whatever the dtype."""
-        return self.to_numpy(object, na_value=None)
+        return self.map(str)
 
     def map(self, mapper: Any, na_action: Any = None) -> Any:
         """Return what a function makes of the texts, and None."""
@@ -46,5 +46,8 @@ class _Texts(pd.arrays.StringArray):
 def with_null_texts(frame: pd.DataFrame) -> pd.DataFrame:
     """Return result rows of llm/v1/completions whose missing texts are null in Spark, too."""
     texts = [name for name in frame.columns if frame[name].dtype == object]
-    arrays = {name: _Texts(frame[name].to_numpy(object, copy=True, na_value=pd.NA)) for name in texts}
-    return frame.assign(**arrays)
+    return frame.assign(**{name: _texts(frame[name]) for name in texts})
+
+
+def _texts(column: "pd.Series[Any]") -> _Texts:
+    return _Texts(np.array([pd.NA if text is None else text for text in column], dtype=object))
