@@ -12,7 +12,6 @@ from typing import Any
 from steps import chat
 from steps.chat.api.signature import CHAT, COMPLETIONS, signature
 from steps.chat.runtime.chat_template import chat_problem
-from steps.chat.runtime.reasoning import is_named_reasoning
 from steps.chat.settings import Settings
 from steps.common.disk import need_space, size_text
 from steps.common.errors import StepError, one_of
@@ -24,6 +23,7 @@ from steps.registry.versions import publish
 from steps.runs.artifacts import check_run_id, download, finished_run, local_store, read_document
 from steps.runs.entry_point import run_entry_point
 from steps.runs.step import Step
+from steps.wrapping.configuration import ask_example, model_config, reasoning_setting
 
 # What the logged model imports. On a GPU the package of ONNX Runtime is another one.
 _REQUIREMENTS = ("mlflow", "onnxruntime", "onnxruntime-gpu", "tokenizers", "jinja2", "llguidance", "numpy")
@@ -56,10 +56,8 @@ def wrap_custom(step: Step, onnx_run: str, task: str, registered_model: str) -> 
             metadata={**tags, "variant": conversion.variant, "task": task},
             **model_arguments(folder, conversion, task, step.scratch),
         )
-    with step.console.phase("asking the logged model a question"):  # MLflow only warns if its input example fails
-        example = INPUT_EXAMPLES[task]
-        question, params = example if isinstance(example, tuple) else (example, None)
-        mlflow.pyfunc.load_model(info.model_uri).predict(question, params=params)
+    with step.console.phase("asking the logged model a question"):
+        ask_example(info.model_uri, task)
     description = _description(conversion, task)
     published = publish(step.client, step.run_id, info, registered_model, tags, description)
     step.summarise(f"onnx-{conversion.exporter}, {conversion.precision}, {size_text(size)}: {published}", description)
@@ -92,8 +90,12 @@ def model_arguments(folder: Path, conversion: Conversion, task: str, scratch: Pa
     package = Path(chat.__file__).parent
     if str(package.parent) not in sys.path:
         sys.path.insert(0, str(package.parent))  # MLflow runs model.py once here, where `chat` is steps/chat
-    reasoning = "on" if is_named_reasoning(conversion.checkpoint.name) else "auto"
-    settings = Settings(provider=conversion.device, longrope_switch=conversion.longrope_switch, reasoning=reasoning)
+    name = conversion.checkpoint.name
+    settings = Settings(
+        provider=conversion.device,
+        longrope_switch=conversion.longrope_switch,
+        reasoning=reasoning_setting(name),
+    )
     return {
         "python_model": str(package / "model.py"),
         "code_paths": [str(package)],
@@ -101,13 +103,7 @@ def model_arguments(folder: Path, conversion: Conversion, task: str, scratch: Pa
         "signature": signature(task, MAX_TOKENS),
         "input_example": INPUT_EXAMPLES[task],
         "pip_requirements": [f"{name}=={version}" for name, version in installed_versions(_REQUIREMENTS).items()],
-        "model_config": {
-            "model": conversion.checkpoint.name,
-            "task": task,
-            "max_tokens": MAX_TOKENS,
-            "trace": False,
-            **vars(settings),
-        },
+        "model_config": model_config(name, task, settings),
     }
 
 

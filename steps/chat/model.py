@@ -32,27 +32,28 @@ def no_bytecode() -> Iterator[None]:
         bytecode.parent.rmdir()
 
 
-with no_bytecode():  # all modules of `chat` are imported here: none is imported later, inside a function
+with no_bytecode():  # all modules of `chat` are imported here, or when the model is loaded, and none later
     from chat.api.rows import read_rows
     from chat.api.signature import COMPLETIONS
     from chat.completions import result_frame
     from chat.errors import ModelError, refuse_copy
     from chat.service import Service
-    from chat.spark import as_spark_column, in_spark
+    from chat.spark import as_spark_column, in_spark, with_null_texts
 
 
 class PhiModel(PythonModel):
-    """A model of the task `llm/v1/chat` or `llm/v1/completions`. Its artifacts are `onnx` and `checksums`.
+    """A model of the task `llm/v1/chat` or `llm/v1/completions`.
 
+    Its artifacts are `checksums`, and `onnx` or what transformers_model.load describes.
     The model config has the key `task`, and the keys that service.Service and settings.Settings describe.
     `mlflow.pyfunc.load_model(..., model_config=...)` overrides them.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the ONNX folder and start the engine's thread. The thread ends with this object."""
+        """Load the model and start the engine's thread. The thread ends with this object."""
         self._task = context.model_config["task"]
-        folder, checksums = (Path(context.artifacts[name]) for name in ("onnx", "checksums"))
-        self._service = Service(folder, checksums, context.model_config)
+        artifacts = {name: Path(path) for name, path in context.artifacts.items()}
+        self._service = _service(artifacts, context.model_config)
 
     # The signature has no inputs, so `model_input` is what the caller passed: a request, a list of requests, or a
     # DataFrame of them. With another annotation MLflow would derive a signature from it, and check the input itself.
@@ -70,7 +71,8 @@ class PhiModel(PythonModel):
         """
         if self._task == COMPLETIONS:
             rows, own_params = read_rows(model_input, "prompt"), params or {}
-            return result_frame(self._service.complete(rows, own_params))
+            frame = result_frame(self._service.complete(rows, own_params))
+            return with_null_texts(frame) if in_spark() else frame
         responses = self._service.chat(read_rows(model_input, "messages"))
         return as_spark_column(responses) if in_spark() else responses
 
@@ -90,6 +92,17 @@ class PhiModel(PythonModel):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to pickle or copy a loaded model."""
         return refuse_copy() if hasattr(self, "_service") else super().__reduce_ex__(protocol)
+
+
+def _service(artifacts: dict[str, Path], config: dict[str, Any]) -> Service:
+    """Load a model with the one runtime that it needs: the packages of the other one may be missing."""
+    if "onnx" in artifacts:
+        with no_bytecode():
+            import chat.runtime.session  # noqa: F401 - the engine uses it
+        return Service(artifacts["onnx"], artifacts["checksums"], config)
+    with no_bytecode():
+        from chat.transformers_model import load
+    return load(artifacts, config)
 
 
 set_model(PhiModel())

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from .api.logprobs import chat_logprobs
 from .api.requests import ChatRequest, parse_chat, parse_params
 from .api.responses import Choice, Chunks, Served, chat_response, usage_of
-from .batching.engine import Engine
+from .batching.engine import Engine, OpenSession
 from .batching.generation import Completion, Generation, interleaved
 from .completions import complete_rows, result_row
 from .errors import ModelError, refuse_copy
@@ -32,20 +32,28 @@ class Service:
 
     __reduce_ex__ = refuse_copy
 
-    def __init__(self, folder: Path, checksums: Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        checksums: Path,
+        config: Mapping[str, Any],
+        open_session: OpenSession | None = None,
+        root: Path | None = None,
+    ) -> None:
         """
         Args:
-            folder: the converted folder.
+            folder, open_session: see Engine.
             checksums: see integrity.start_check.
             config: the model config. `model` is the name in the responses. `max_tokens` is the limit of an answer if
                 the request has none. `trace` says whether each request leaves an MLflow trace. Settings reads the rest.
+            root: the folder that the checksums are of, if it is not `folder`.
 
         Raises:
             MlflowException: a file is damaged, or a value of the config is invalid.
         """
         settings = Settings.of(config)
-        check = start_check(folder, checksums)
-        self.engine = Engine(folder, settings)
+        check = start_check(root, checksums, "") if root else start_check(folder, checksums)
+        self.engine = Engine(folder, settings, open_session)
         try:
             check.result()
         except MlflowException:

@@ -46,9 +46,10 @@ def convert(
         StepError: the weights contradict config.json, or the exporter cannot convert this model.
     """
     # These imports load torch and onnx, which takes seconds. Checking the parameters must not wait for them.
+    from steps.checkpoint.longrope import longrope_switch
     from steps.conversion.builder import build, separate_embedding_cause
     from steps.conversion.optimum_export import export
-    from steps.conversion.runtime_limits import known_limits, longrope_switch
+    from steps.conversion.runtime_limits import known_limits
 
     started = time.monotonic()
     partial = out.with_name(out.name + ".partial")

@@ -1,19 +1,11 @@
 """Know what ONNX Runtime GenAI gets wrong with a model, however well the model was converted."""
 
-import json
 from pathlib import Path
+
+from steps.checkpoint.longrope import longrope_switch
 
 # The only length at which the runtime recomputes the KV cache of a phi3 model (generators.cpp, 0.15.2).
 _RUNTIMES_SWITCH = 4096
-
-
-def longrope_switch(folder: Path) -> int:
-    """Return the length in tokens past which the checkpoint's LongRoPE uses its long factors; 0 if it has none."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    original = config.get("original_max_position_embeddings")
-    if not config.get("rope_scaling") or original in (None, config.get("max_position_embeddings")):
-        return 0
-    return int(original)
 
 
 def known_limits(folder: Path) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ PLAN: dict[str, PlannedStep] = {
             results=("conversion.json", "onnx/genai_config.json"),
             repeatable=True,
         ),
-        PlannedStep("wrap_transformer", run_parameters={"checkpoint_run": "fetch_model"}),
+        PlannedStep("wrap_transformer", run_parameters={"checkpoint_run": "fetch_model"}, code=("steps/chat",)),
         PlannedStep("wrap_custom", run_parameters={"onnx_run": "convert_onnx"}, code=("steps/chat",)),
         PlannedStep(
             "evaluate",

@@ -1,7 +1,8 @@
-"""A loaded MLflow model as the server uses it: the custom model by its service, any other model by `predict`.
+"""A loaded MLflow model as the server uses it: the models of the wrap steps by their service, others by `predict`.
 
-The custom model answers token by token, and an answer can be cancelled. Another model, such as the transformers flavor,
-answers whole: its chunks come at the end, and an answer that was cancelled runs on in its thread.
+A model of a wrap step answers token by token, and an answer can be cancelled. Another model, such as one that somebody
+logged with MLflow's transformers flavor alone, answers whole: its chunks come at the end, and an answer that was
+cancelled runs on in its thread.
 """
 
 import json
@@ -99,7 +100,7 @@ class ServedModel:
 
     def _service_for(self, what: str) -> "Service":
         if self.service is None:
-            message = f"{what}: a model of this flavor cannot do that; a model of wrap_custom can"
+            message = f"{what}: this model cannot do that; a model of wrap_custom or wrap_transformer can"
             raise ApiError(422, message, "unsupported")
         return self.service
 

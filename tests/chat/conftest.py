@@ -54,6 +54,30 @@ def model_folders(converted: dict[str, Path], tmp_path_factory: pytest.TempPathF
     }
 
 
+@pytest.fixture(scope="session")
+def transformers_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """MLflow models of the shipped checkpoint over PyTorch in float32, one of each task, and "tools" as above."""
+    from tests.chat.models import CHAT, COMPLETIONS, save_transformers_model
+    from tests.checkpoints.phi_tokenizers import TEMPLATES
+
+    scratch = tmp_path_factory.mktemp("transformers")
+    checkpoint = shutil.copytree(TINY, scratch / "checkpoint")
+    (checkpoint / "chat_template.jinja").write_text(TEMPLATES["phi-4-mini"])
+    return {
+        CHAT: save_transformers_model(TINY, scratch / "chat"),
+        COMPLETIONS: save_transformers_model(TINY, scratch / "completions", COMPLETIONS),
+        "tools": save_transformers_model(checkpoint, scratch / "tools"),
+    }
+
+
+@pytest.fixture(scope="module")
+def transformers_models(transformers_folders: dict[str, Path]) -> "dict[str, PyFuncModel]":
+    """The models of `transformers_folders`, loaded."""
+    import mlflow
+
+    return {name: mlflow.pyfunc.load_model(str(folder)) for name, folder in transformers_folders.items()}
+
+
 @pytest.fixture(scope="module")
 def models(model_folders: dict[str, Path]) -> "dict[str, PyFuncModel]":
     """The models of `model_folders`, loaded."""

@@ -26,16 +26,21 @@ if os.fork() == 0:
             call()
         except mlflow.MlflowException as error:
             print(error, flush=True)
-    os._exit(0)  # as multiprocessing does
+    sys.exit() if sys.argv[2] == "sys.exit" else os._exit(0)  # as multiprocessing does
 assert os.wait()[1] == 0
 print(model.predict(request)[0]["choices"][0]["message"]["content"])
 """
 
 
 @pytest.mark.model
-def test_a_forked_child_says_that_the_model_must_be_loaded_there(model_folders):
+@pytest.mark.parametrize("end", ["os._exit", "sys.exit"])
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_forked_child_says_that_the_model_must_be_loaded_there_and_ends(
+    model_folders, transformers_folders, runtime, end
+):
+    folder = (model_folders if runtime == "onnx" else transformers_folders)[CHAT]
     process = subprocess.Popen(
-        [sys.executable, "-c", FORK, str(model_folders[CHAT])],
+        [sys.executable, "-c", FORK, str(folder), end],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

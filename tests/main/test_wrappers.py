@@ -38,15 +38,9 @@ def requirements(run: Run) -> list[str]:
 
 
 def test_requirements_hold_what_is_needed_and_no_more(children):
-    assert requirements(children["wrap_transformer"]) == ["mlflow", "torch", "transformers"]
-    assert requirements(children["wrap_custom"]) == [
-        "mlflow",
-        "onnxruntime",
-        "tokenizers",
-        "jinja2",
-        "llguidance",
-        "numpy",
-    ]
+    shared = ["tokenizers", "jinja2", "llguidance", "numpy"]
+    assert requirements(children["wrap_transformer"]) == ["mlflow", "torch", "transformers", *shared]
+    assert requirements(children["wrap_custom"]) == ["mlflow", "onnxruntime", *shared]
 
 
 def test_the_transformers_model_is_loaded_in_the_type_that_its_tags_name(children):
@@ -87,7 +81,7 @@ def ask_and_watch(uri: str) -> dict[str, Any]:
 def test_both_wrappers_answer_alike_field_by_field(children):
     flavor, custom = (ask_and_watch(children[name].data.tags["model_uri"]) for name in STEPS_THAT_WRAP)
     for first, second in zip(flavor["answers"], custom["answers"], strict=True):
-        for field in ("id", "created"):
+        for field in ("id", "created", "system_fingerprint"):
             assert type(first.pop(field)) is type(second.pop(field))
         assert first == second
         assert json.dumps(first) == json.dumps(second), "the order of the fields too"
@@ -97,24 +91,21 @@ def test_both_wrappers_answer_alike_field_by_field(children):
 
 STEPS_THAT_WRAP = ("wrap_transformer", "wrap_custom")
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}}}}
-# Row of the table of differences in steps/chat/README.md -> (fields of a request, what the transformers flavor does).
-# No fields: the answer is asked for as a stream.
-DIFFERENCES: dict[str, tuple[dict[str, Any] | None, str]] = {
-    "`temperature`, `top_p`, `top_k`": ({"temperature": 2.0, "top_p": 1.0, "top_k": 700}, "greedy"),
-    "`stop`": ({"stop": ["7"]}, "fails"),
-    "`n` above 1": ({"n": 2}, "fails"),
-    "`presence_penalty`, `frequency_penalty`": ({"presence_penalty": 2.0, "frequency_penalty": 2.0}, "fails"),
-    "`tools`": ({"tools": [TOOL]}, "fails"),
-    "`seed`, `response_format`, `tool_choice`": ({"response_format": {"type": "regex", "regex": "[A-Z]"}}, "ignored"),
-    "`predict_stream`": (None, "fails"),
-}
-TESTED_ELSEWHERE = (
-    "the thought of a reasoning model",  # tests/evaluation/measure/test_thoughts.py
-    "a space before punctuation in an answer",
-    r"text of special tokens in a message, `<\|end\|>`",  # tests/chat/test_forged_turns.py
-    "a role that the chat template leaves out",  # tests/chat/runtime/test_chat_template.py
-)
-# The text of the first choice for each request; None for a request that fails.
+# Requests that the flavor's own python_function refuses, fails at, or takes and ignores. None: asked for as a stream.
+REQUESTS: list[dict[str, Any] | None] = [
+    {},
+    None,
+    {"n": 2, "stop": "7", "stream": False, "tools": []},
+    {"temperature": 2, "top_k": 700, "seed": 1},
+    {"response_format": {"type": "regex", "regex": "[A-Z]"}},
+    {"presence_penalty": 2.0, "frequency_penalty": 2.0, "max_completion_tokens": 3},
+    {"tools": [TOOL]},
+    {"max_token": 5},
+    {"messages": [{"role": "user", "content": None}]},
+    {"messages": [{"role": "tool", "content": "5"}]},
+    {"messages": [{"role": "user", "content": "word " * 200_000}]},
+]
+# The texts of the choices for each request, or the message of its refusal.
 ASK_EACH = """
 import json, sys
 import mlflow
@@ -125,41 +116,36 @@ for fields in json.loads(sys.argv[2]):
     try:
         if fields is None:
             chunks = [chunk for chunk in model.predict_stream(plain) if chunk["choices"]]
-            answers.append("".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks))
+            answers.append(["".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)])
         else:
-            answers.append(model.predict(plain | fields)[0]["choices"][0]["message"]["content"])
-    except Exception:
-        answers.append(None)
+            answers.append([choice["message"]["content"] for choice in model.predict(plain | fields)[0]["choices"]])
+    except mlflow.MlflowException as error:
+        answers.append(error.message)
 print(json.dumps(answers))
 """
 
 
-def ask_each(run: Run) -> list[str | None]:
-    """Return a logged model's answer to each request of DIFFERENCES, and then to a request without more fields."""
-    requests = [*(fields for fields, _ in DIFFERENCES.values()), {}]
-    return ask_in_a_new_process(ASK_EACH, run.data.tags["model_uri"], requests, HF_HUB_OFFLINE="1")
+def test_both_wrappers_answer_and_refuse_alike(children):
+    torch, onnx = (
+        ask_in_a_new_process(ASK_EACH, children[n].data.tags["model_uri"], REQUESTS) for n in STEPS_THAT_WRAP
+    )
+    for answers in (torch, onnx):
+        (plain,), (streamed,), stopped, (sampled,), (formatted,), (penalised,), *refused = answers
+        assert streamed == plain and [text.strip() for text in stopped] == ["1 2 3 4 5 6"] * 2
+        assert sampled != plain and len(formatted) == 1 and plain.startswith(penalised[:1])
+        assert all(isinstance(message, str) for message in refused)
+    assert torch[0] == onnx[0] and torch[6:] == onnx[6:]
+    assert "at most 2047 fit" in torch[-1] and "did you mean max_tokens?" in torch[7]
 
 
-def test_the_table_of_differences_has_a_row_for_each_that_is_tested():
+def test_the_table_of_differences_is_true(children):
     readme = (ROOT / "steps" / "chat" / "README.md").read_text()
     table = readme.partition("## Where the two wrappers differ")[2].partition("\n## ")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
-    assert rows[2:] == [*DIFFERENCES, *TESTED_ELSEWHERE]
-
-
-def test_the_wrappers_differ_as_the_readme_says(children):
-    flavor, custom = (ask_each(children[name]) for name in STEPS_THAT_WRAP)
-    greedy = flavor.pop(-1)
-    for (name, (_, outcome)), answer in zip(DIFFERENCES.items(), flavor, strict=True):
-        assert (answer is None) == (outcome == "fails"), (name, answer)
-        if outcome in ("greedy", "ignored"):
-            assert answer == greedy, name
-    sampled, stopped, choices, penalised, tools, formatted, streamed, plain = custom
-    assert plain == greedy
-    assert sampled != plain and choices == plain and penalised is not None
-    assert stopped is not None and stopped.strip() == "1 2 3 4 5 6"
-    assert tools is None, "the shipped model's template shows none"
-    assert formatted is not None and len(formatted) == 1 and streamed == plain
+    tested_elsewhere = ["weights", "packages", "requests at the same time"]  # above, and tests/benchmarks
+    assert rows[2:] == [*tested_elsewhere, "`mlflow.transformers.load_model`", "architectures"]
+    flavors = [mlflow.models.get_model_info(children[name].data.tags["model_uri"]).flavors for name in STEPS_THAT_WRAP]
+    assert [sorted(names) for names in flavors] == [["python_function", "transformers"], ["python_function"]]
 
 
 def test_optimums_onnx_becomes_a_model_that_answers(project, children):
@@ -204,8 +190,9 @@ def test_wrap_transformer_wraps_for_completions_too(project, children):
     checkpoint = children["fetch_model"].info.run_id
     result = project.run_module("wrap_transformer", checkpoint_run=checkpoint, task="llm/v1/completions")
     assert result.code == 0, result.err
-    model = mlflow.models.get_model_info(project.latest("wrap_transformer").data.tags["model_uri"])
-    assert "prompt" in model.signature.inputs.input_names()
+    prompt = "<|user|>\nWhat is the capital of France?<|end|>\n<|assistant|>\n"
+    model = mlflow.pyfunc.load_model(project.latest("wrap_transformer").data.tags["model_uri"])
+    assert model.predict(pd.DataFrame({"prompt": [prompt, ""]}))["text"].tolist() == ["Paris", None]
 
 
 def test_evaluate_refuses_a_model_for_completions(project, children, completions_model):

@@ -112,6 +112,7 @@ def test_files_that_no_step_runs_do_not_count(copy, client, changed):
 
 NO_STEP: set[str] = set()
 FETCH, CONVERT, TRANSFORMER, CUSTOM, EVALUATE = STEPS
+WRAP = {TRANSFORMER, CUSTOM}
 READ_A_CHECKPOINT = {FETCH, CONVERT, TRANSFORMER, EVALUATE}
 # A pattern of files -> the steps that run again when such a file is edited. The first pattern that fits counts.
 REPEATED_BY = {
@@ -124,23 +125,28 @@ REPEATED_BY = {
     "steps/test.py": NO_STEP,
     "steps/submit_databricks.py": NO_STEP,
     "steps/databricks/*": NO_STEP,
+    "steps/serve.py": NO_STEP,
+    "steps/serving/*": NO_STEP,
+    "steps/monitoring/*": NO_STEP,
     "steps/chat/__init__.py": set(STEPS),  # fetch_model and the steps after it read the chat template
     "steps/chat/runtime/__init__.py": set(STEPS),
     "steps/chat/runtime/chat_template.py": set(STEPS),
     "steps/chat/runtime/deadline.py": set(STEPS),
     "steps/chat/runtime/template_*.py": set(STEPS),
-    "steps/chat/runtime/control_tokens.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/plain_text.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/stream_decoder.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/cpus.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/graph.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/tokenizer.py": {CONVERT, CUSTOM, EVALUATE},
-    "steps/chat/runtime/*": {CUSTOM, EVALUATE},
-    "steps/chat/*": {CUSTOM},  # all of it travels in the model
+    "steps/chat/runtime/control_tokens.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/plain_text.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/stream_decoder.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/cpus.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/graph.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/tokenizer.py": {CONVERT, *WRAP, EVALUATE},
+    "steps/chat/runtime/torch_session.py": WRAP,
+    "steps/chat/runtime/*": {*WRAP, EVALUATE},
+    "steps/chat/*": WRAP,  # all of it travels in the models
     "*/README.md": NO_STEP,
     "steps/checkpoint/__init__.py": set(STEPS),
     "steps/checkpoint/source.py": set(STEPS),
     "steps/checkpoint/manifest.py": set(STEPS),
+    "steps/checkpoint/longrope.py": {CONVERT, TRANSFORMER},
     "steps/checkpoint/run_page.py": {FETCH, TRANSFORMER},
     "steps/checkpoint/*": READ_A_CHECKPOINT,
     "steps/common/packages.py": {CONVERT, CUSTOM, EVALUATE},
@@ -158,6 +164,8 @@ REPEATED_BY = {
     "steps/runs/child_runs.py": NO_STEP,
     "steps/runs/remote_run.py": NO_STEP,
     "steps/runs/checkpoint_input.py": READ_A_CHECKPOINT,
+    "steps/wrapping/two_flavors.py": {TRANSFORMER},
+    "steps/wrapping/*": WRAP,
     "steps/*": set(STEPS),
 }
 

@@ -3,18 +3,17 @@
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from ..api.sampling import Sampling
 from ..errors import ModelError, refuse_copy
 from ..runtime.cpus import usable_cpus
-from ..runtime.session import open_session
-from ..runtime.tokenizer import ChatTokenizer, read_config
+from ..runtime.decoder_session import DecoderSession
+from ..runtime.tokenizer import ChatTokenizer
 from ..settings import Settings
 from .constraint import Constraints
 from .generation import Generation
@@ -22,6 +21,8 @@ from .sampler import Sampler
 from .scheduler import Scheduler
 from .text_stream import TextStream
 from .thoughts import Thoughts
+
+OpenSession = Callable[[Settings, int], DecoderSession]  # settings, rows -> the loaded decoder
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,27 @@ class Engine:
 
     __reduce_ex__ = refuse_copy
 
-    def __init__(self, folder: Path | str, settings: Settings | None = None) -> None:
-        """Load a folder that has a genai_config.json.
+    def __init__(
+        self, folder: Path | str, settings: Settings | None = None, open_session: OpenSession | None = None
+    ) -> None:
+        """Load a decoder, and the tokenizer and chat template beside it.
+
+        Args:
+            folder: with tokenizer.json and the chat template.
+            open_session: loads the decoder. None: it is the ONNX graph of the folder, with a genai_config.json.
 
         Raises:
             MlflowException: the execution provider is not available, or the chat template is not valid Jinja.
         """
         self._process = os.getpid()
         folder, self.settings = Path(folder), settings or Settings()
-        self.threads = self.settings.threads or usable_cpus()
         self.tokenizer = ChatTokenizer(folder, self.settings.special_tokens_in_text)
         # Twice as many rows as active sequences: the others hold finished sequences for reuse.
-        session = open_session(folder, self.threads, self.settings.provider, 2 * self.settings.parallel)
+        opener = open_session or _onnx_session(folder)
+        session = opener(self.settings, 2 * self.settings.parallel)
         self.context_length, self.vocab_size = session.graph.context_length, session.graph.vocab_size
-        end_tokens = np.atleast_1d(read_config(folder)["model"]["eos_token_id"]).tolist()
+        end_tokens = [*session.graph.end_tokens]
+        self.threads = session.threads
         self._thoughts = Thoughts.of(folder, self.tokenizer, self.settings, end_tokens)
         self._constraints = Constraints(folder, session.graph.vocab_size, end_tokens)
         self._scheduler = Scheduler(session, self.settings, [] if self.settings.ignore_eos else end_tokens)
@@ -168,6 +176,13 @@ class Engine:
             raise ModelError(
                 f"{name} has a token that the model lacks; expected numbers below {self.vocab_size}", param=name
             )
+
+
+def _onnx_session(folder: Path) -> OpenSession:
+    """Return what loads the ONNX graph of a folder."""
+    from ..runtime.session import open_session  # here, since models of PyTorch do without ONNX Runtime
+
+    return lambda settings, rows: open_session(folder, settings.threads or usable_cpus(), settings.provider, rows)
 
 
 def _close(scheduler: Scheduler, thread: threading.Thread, process: int) -> None:

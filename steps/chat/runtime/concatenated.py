@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from .decoder_session import DecoderSession
 from .graph import DecoderGraph
+from .onnx_session import OnnxSession
 
 
-class ConcatenatedSession(DecoderSession):
+class ConcatenatedSession(OnnxSession):
     """A graph that returns past and present concatenated, on the device of its execution provider."""
 
     long_prompts_in_one_run = True

@@ -1,14 +1,11 @@
 """What a session must know about a decoder graph: the names, shapes and types of its inputs and outputs."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
-
-import numpy as np  # noqa: E402
-import onnxruntime as ort  # noqa: E402
+import numpy as np
+import onnxruntime as ort
 
 FIRST_LOGIT = "first_logit"  # steps/conversion adds this input to a graph: the first position whose logits are computed
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -23,6 +20,7 @@ class DecoderGraph:
 
     context_length: int  # tokens
     vocab_size: int
+    end_tokens: tuple[int, ...]
     heads: int  # of keys and values
     head_size: int
     past_names: tuple[str, ...]
@@ -46,6 +44,7 @@ class DecoderGraph:
         return cls(
             context_length=config["context_length"],
             vocab_size=config["vocab_size"],
+            end_tokens=tuple(np.atleast_1d(config["eos_token_id"]).tolist()),
             heads=decoder["num_key_value_heads"],
             head_size=decoder["head_size"],
             past_names=past_names,

@@ -13,15 +13,16 @@ import onnxruntime as ort
 from mlflow.exceptions import MlflowException
 
 from .concatenated import ConcatenatedSession
-from .decoder_session import DecoderSession
+from .forks import keep_in_forks
 from .graph import DecoderGraph
+from .onnx_session import OnnxSession
 from .shared_buffer import SharedBufferSession
 from .tokenizer import read_config
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def open_session(folder: Path, threads: int, provider: str, rows: int) -> DecoderSession:
+def open_session(folder: Path, threads: int, provider: str, rows: int) -> OnnxSession:
     """Load the graph of a folder that has a genai_config.json.
 
     Args:
@@ -39,6 +40,7 @@ def open_session(folder: Path, threads: int, provider: str, rows: int) -> Decode
     options.log_severity_level = 3
     path = folder / config["model"]["decoder"]["filename"]
     session = ort.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+    keep_in_forks(session)
     shares_buffer = config["search"]["past_present_share_buffer"] and provider == "cpu"
     kind = SharedBufferSession if shares_buffer else ConcatenatedSession
     return kind(session, DecoderGraph.of(session, config["model"]), provider, rows)

@@ -22,14 +22,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnxruntime as ort
 
-from .decoder_session import DecoderSession
 from .graph import DecoderGraph
+from .onnx_session import OnnxSession
 
 _FIRST_CAPACITY = 4096  # tokens of a row before the buffers grow
 _BLOCK = 64  # a capacity is a multiple of this many tokens
 
 
-class SharedBufferSession(DecoderSession):
+class SharedBufferSession(OnnxSession):
     """A graph whose attention appends to its KV cache in place."""
 
     long_prompts_in_one_run = False

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steps.checkpoint.longrope import longrope_switch
 from steps.common.errors import StepError
-from steps.conversion.runtime_limits import longrope_switch
 from steps.evaluation.measure.worker import one_line
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ Result = dict[str, Any]  # what JSON can hold
 
 
 class LoggedModel:
-    """An MLflow model with the signature `llm/v1/chat`.
+    """An MLflow model of the task `llm/v1/chat`: one of ours, or one of the transformers flavor alone.
 
     `ignores_eos` tells whether its answers go on past their end token. Not every model can.
     `shows_thoughts` tells whether a text of this model begins where its prompt ends, thought and all.
@@ -42,7 +42,7 @@ class LoggedModel:
         import mlflow
 
         flavors = mlflow.models.Model.load(folder).flavors
-        self.shows_thoughts = "transformers" in flavors
+        self.shows_thoughts = flavors["python_function"]["loader_module"] == "mlflow.transformers"
         config = flavors["python_function"].get("config") or {}
         changes = {name: value for name, value in _IGNORE_EOS.items() if ignore_eos and name in config}
         self.ignores_eos = bool(changes)

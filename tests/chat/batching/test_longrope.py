@@ -9,27 +9,39 @@ from transformers import AutoModelForCausalLM
 
 from steps.chat.api.requests import Sampling
 from steps.chat.batching.engine import Engine
+from steps.chat.runtime.torch_session import TorchSession
 from steps.chat.settings import Settings
+from steps.checkpoint.longrope import longrope_switch
 from steps.conversion.convert import convert
 from steps.conversion.options import parse_choice
 from tests.checkpoints.geometries import GEOMETRIES, ORIGINAL_LENGTH
 
 pytestmark = pytest.mark.model
 LONGROPE = [name for name, fields in GEOMETRIES.items() if fields["max_position_embeddings"] > ORIGINAL_LENGTH]
+CASES = [*product(["genai"], LONGROPE), ("optimum", LONGROPE[0]), ("none", LONGROPE[0])]
 
 
 @pytest.fixture(scope="module")
 def long_models(checkpoints, tmp_path_factory):
-    """A function that returns the engine and the PyTorch model of an exporter and a geometry."""
+    """A function that returns the engine and the PyTorch model of an exporter and a geometry.
+
+    The exporter "none" stands for an engine over PyTorch.
+    """
     loaded = {}
+
+    def make_engine(exporter: str, geometry: str) -> Engine:
+        checkpoint, out = checkpoints[geometry], tmp_path_factory.mktemp("onnx") / "model"
+        if exporter == "none":
+            model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+            settings = Settings(longrope_switch=longrope_switch(checkpoint))
+            return Engine(checkpoint, settings, lambda settings, rows: TorchSession(model, 0, "cpu", rows))
+        conversion = convert(checkpoint, out, parse_choice(exporter, "fp32", "", "cpu"))
+        return Engine(out, Settings(longrope_switch=conversion.longrope_switch))
 
     def load(exporter: str, geometry: str):
         if (exporter, geometry) not in loaded:
-            out = tmp_path_factory.mktemp("onnx") / "model"
-            conversion = convert(checkpoints[geometry], out, parse_choice(exporter, "fp32", "", "cpu"))
-            engine = Engine(out, Settings(longrope_switch=conversion.longrope_switch))
             reference = AutoModelForCausalLM.from_pretrained(checkpoints[geometry], dtype=torch.float32).eval()
-            loaded[exporter, geometry] = engine, reference
+            loaded[exporter, geometry] = make_engine(exporter, geometry), reference
         return loaded[exporter, geometry]
 
     return load
@@ -43,7 +55,7 @@ def greedy(reference, prompt: list[int], count: int) -> list[int]:
     return answer[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize(("exporter", "geometry"), [*product(["genai"], LONGROPE), ("optimum", LONGROPE[0])])
+@pytest.mark.parametrize(("exporter", "geometry"), CASES)
 def test_answers_are_pytorchs_on_both_sides_of_the_switch_and_across_it(long_models, exporter, geometry):
     """Ask all at once: a step has rows on both sides. Then ask again: the prompt cache is used."""
     engine, reference = long_models(exporter, geometry)

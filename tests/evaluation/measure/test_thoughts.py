@@ -11,7 +11,7 @@ from steps.evaluation.inputs.scored_text import TextContent
 from steps.evaluation.measure.measured import AnswerRule
 from steps.evaluation.measure.measuring import Checkpoint, measure_reference
 from steps.evaluation.measure.model_process import Answer, ModelProcess
-from tests.chat.models import save_model
+from tests.chat.models import save_model, save_transformers_model
 from tests.chat.thinking import with_opening_template, with_tags
 from tests.checkout import TINY
 
@@ -96,10 +96,14 @@ def test_the_transformers_flavor_is_judged_without_its_thought(checkpoint, tmp_p
 
 
 @pytest.mark.model
-def test_the_custom_model_is_judged_by_its_content(converted, tmp_path):
-    folder = with_tags(converted["genai fp32"], tmp_path / "onnx", special=False)
+@pytest.mark.parametrize("wrapper", ["custom", "transformers"])
+def test_our_models_are_judged_by_their_content(converted, checkpoint, tmp_path, wrapper):
+    if wrapper == "custom":
+        folder = save_model(with_tags(converted["genai fp32"], tmp_path / "onnx", special=False), tmp_path / "model")
+    else:
+        folder = save_transformers_model(checkpoint, tmp_path / "model")
     with ModelProcess("a model", tmp_path) as process:
-        process.fetch(str(save_model(folder, tmp_path / "model")))
+        process.fetch(str(folder))
         process.load(ignore_eos=False)
         answer = process.answer(COUNT, 60)
     assert answer.text.startswith(ANSWER) and not answer.shows_thoughts
