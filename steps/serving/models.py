@@ -41,6 +41,7 @@ class ServedModel:
         self.pyfunc: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config=changes)
         config = self.pyfunc.model_config or {}
         metadata = self.pyfunc.metadata.metadata or {}
+        self.model_id: str = self.pyfunc.metadata.model_id or ""  # of the logged model
         self.task = config.get("task") or metadata.get("task") or CHAT
         self.names = {name, uri, config.get("model") or name}
         self.service: Service | None = _service(self.pyfunc)

@@ -124,6 +124,10 @@ REPEATED_BY = {
     "steps/test.py": NO_STEP,
     "steps/submit_databricks.py": NO_STEP,
     "steps/databricks/*": NO_STEP,
+    "steps/serve.py": NO_STEP,
+    "steps/serving/*": NO_STEP,
+    "steps/monitor.py": NO_STEP,
+    "steps/monitoring/*": NO_STEP,
     "steps/chat/__init__.py": set(STEPS),  # fetch_model and the steps after it read the chat template
     "steps/chat/runtime/__init__.py": set(STEPS),
     "steps/chat/runtime/chat_template.py": set(STEPS),
