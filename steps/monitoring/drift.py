@@ -16,7 +16,7 @@ After a drift, later values are compared with the new values too. So a drift is 
 a baseline of 50 values, answers of twice the length are found after some 15 values. Rare events need a larger baseline.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,46 +65,52 @@ def find_drift(
         seed: of the random numbers that break ties.
         change: what a drift is. With "share", each value is 0 or 1.
     """
-    random = np.random.default_rng(seed)
-    bet = {"any": _bets, "up": _upward_bets, "share": _share_bets}[change]
-    earlier, history = sorted(baseline), []
-    capital = np.full(len(bet(earlier, 0.5)), 1.0)
-    capital /= len(capital)
-    for value in values:
-        capital *= bet(earlier, _rank(earlier, value, random.random()))
+    p, ones = _ranks(baseline, values, seed)
+    factors = {"any": _bets, "up": _upward_bets, "share": _share_bets}[change](p, ones)
+    count = factors.shape[1]
+    capital, history = np.full(count, 1 / count), []
+    for factor in factors:
+        capital = capital * factor
         total = float(capital.sum())
-        capital = (1 - _MOVES) * capital + _MOVES * total / len(capital)
+        capital = (1 - _MOVES) * capital + _MOVES * total / count
         history.append(total)
-        insort(earlier, value)
     alarm = next((number for number, total in enumerate(history, 1) if total >= 1 / false_alarms), None)
     return Drift(len(history), max(history, default=1.0), alarm, tuple(history))
 
 
-def _rank(earlier: list[float], value: float, chance: float) -> float:
-    """Return the p-value of a value: the share of the values above it, and of a random part of those equal to it."""
-    right = bisect_right(earlier, value)
-    above, equal = len(earlier) - right, right - bisect_left(earlier, value)
-    p = (above + chance * (equal + 1)) / (len(earlier) + 1)
-    return min(max(p, 1e-12), 1 - 1e-12)
+def _ranks(baseline: Sequence[float], values: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-value of each value, and the share of ones among the values before it, both [values].
+
+    A p-value is the share of the values above it, and of a random part of those equal to it. The share counts one more
+    one than there is, which the value itself may be.
+    """
+    chances = np.random.default_rng(seed).random(len(values))
+    earlier, p, ones = sorted(baseline), [], []
+    for value, chance in zip(values, chances, strict=True):
+        left, right, count = bisect_left(earlier, value), bisect_right(earlier, value), len(earlier)
+        p.append((count - right + chance * (right - left + 1)) / (count + 1))
+        ones.append((count - bisect_left(earlier, 1.0) + 1) / (count + 1))
+        earlier.insert(right, value)
+    return np.clip(np.array(p), 1e-12, 1 - 1e-12), np.array(ones)
 
 
-# Each function below returns by what several bets multiply their capital at a p-value. A bet is a density on (0, 1).
-# The earlier values may choose it. The first one bets on nothing.
+# Each function below returns by what several bets multiply their capital, [values, bets]. A bet is a density on (0, 1)
+# at the p-value. The values before it may choose the density. The first one bets on nothing.
 
 
-def _bets(earlier: list[float], p: float) -> np.ndarray:
-    return np.array([1.0, *_side(p), *_side(1 - p)])
+def _bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(p), *_side(p), *_side(1 - p)])
 
 
-def _upward_bets(earlier: list[float], p: float) -> np.ndarray:
-    return np.array([1.0, *_side(p)])
+def _upward_bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(p), *_side(p)])
 
 
-def _side(p: float) -> list[float]:
+def _side(p: np.ndarray) -> list[np.ndarray]:
     return [power * p ** (power - 1) for power in _POWERS] + [1 + slope * (0.5 - p) for slope in _SLOPES]
 
 
-def _share_bets(earlier: list[float], p: float) -> np.ndarray:
+def _share_bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
     """Bet that p lies below the share of the ones: the p-values of ones do."""
-    ones = (len(earlier) - bisect_left(earlier, 1.0) + 1) / (len(earlier) + 1)
-    return np.array([1.0, *((odds if p < ones else 1.0) / (1 + (odds - 1) * ones) for odds in _ODDS)])
+    bets = [np.where(p < ones, odds, 1.0) / (1 + (odds - 1) * ones) for odds in _ODDS]
+    return np.column_stack([np.ones_like(p), *bets])
