@@ -71,7 +71,7 @@ def find_drift(
     capital, history = np.full(count, 1 / count), []
     for factor in factors:
         capital = capital * factor
-        total = float(capital.sum())
+        total = float(np.add.reduce(capital))
         capital = (1 - _MOVES) * capital + _MOVES * total / count
         history.append(total)
     alarm = next((number for number, total in enumerate(history, 1) if total >= 1 / false_alarms), None)

@@ -9,7 +9,7 @@ from steps.monitoring.results import Comparison
 from tests.monitoring.samples import baseline, observations, served
 
 pytestmark = pytest.mark.unit
-RUNS = 150
+RUNS = 100
 REQUESTS = 200
 TESTED = [name for name, quantity in QUANTITIES.items() if not quantity.optional]
 
@@ -19,7 +19,7 @@ def drifted(comparisons: tuple[Comparison, ...]) -> set[str]:
 
 
 def test_without_a_drift_all_quantities_together_give_an_alarm_in_at_most_5_percent_of_the_runs():
-    """At most so many that the 95% upper limit of the true rate is still below 5%: 2 of 150."""
+    """At most so many that the 95% upper limit of the true rate is still below 5%: 1 of 100."""
     from scipy.stats import beta
 
     alarms = 0
