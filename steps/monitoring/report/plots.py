@@ -19,10 +19,12 @@ _DOTS = 500  # values that are drawn one by one; of more, every n-th is
 
 def draw_quantities(monitoring: Monitoring) -> dict[str, str]:
     """Return a chart as SVG text for each quantity that has values, by its name."""
-    return {one.name: _draw(one) for one in monitoring.comparisons if one.values}
+    return {one.name: draw_quantity(one) for one in monitoring.comparisons if one.values}
 
 
-def _draw(comparison: Comparison) -> str:
+def draw_quantity(comparison: Comparison) -> str:
+    """Return the chart of one quantity as SVG text."""
+
     def paint(panels: "list[Axes]") -> None:
         _paint_values(panels[0], comparison)
         _paint_capital(panels[1], comparison)
