@@ -23,7 +23,7 @@ def with_verdicts(
         progress: called after each verdict.
 
     Raises:
-        StepError: the judge gave no verdict at all.
+        StepError: the judge gives no verdict on the first answer.
     """
     from mlflow.genai.scorers import RelevanceToQuery
 
@@ -44,11 +44,13 @@ def with_verdicts(
             return " ".join(str(feedback.error.error_message).split())
         return float(str(feedback.value).lower() not in ("yes", "true"))
 
+    if not chosen:
+        return tuple(observations)
+    first = ask(chosen[0])  # a judge that is not there is tried again for long: once is enough
+    if isinstance(first, str):
+        raise StepError(f"judge {judge!r} gave no verdict: {first[:_LONGEST_ERROR]}")
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        verdicts = dict(zip(chosen, pool.map(ask, chosen), strict=True))
-    errors = [verdict for verdict in verdicts.values() if isinstance(verdict, str)]
-    if errors and len(errors) == len(verdicts):
-        raise StepError(f"judge {judge!r} gave no verdict: {errors[0][:_LONGEST_ERROR]}")
+        verdicts = dict(zip(chosen, [first, *pool.map(ask, chosen[1:])], strict=True))
     return tuple(
         replace(observation, values=observation.values | {"rejected": verdict})
         if isinstance(verdict := verdicts.get(number), float)

@@ -8,11 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextlib.contextmanager
-def judge(verdict: Callable[[str], str] = lambda request: "yes") -> Iterator[tuple[str, list[dict]]]:
+def judge(verdict: Callable[[str], str] = lambda request: "yes", status: int = 200) -> Iterator[tuple[str, list[dict]]]:
     """Run a judge. Yield its URL, and the requests that it got.
 
     Args:
         verdict: returns "yes" or "no" for the text of a request.
+        status: of HTTP.
     """
     requests: list[dict] = []
 
@@ -24,7 +25,7 @@ def judge(verdict: Callable[[str], str] = lambda request: "yes") -> Iterator[tup
             usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
             answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge", "choices": [choice]}
             body = json.dumps(answer | {"usage": usage}).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

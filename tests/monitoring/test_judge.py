@@ -6,7 +6,6 @@ from steps.common.errors import StepError
 from steps.monitoring import judge
 from steps.monitoring.served import observe
 from tests.fakes.judge import judge as running_judge
-from tests.fakes.servers import free_port
 from tests.monitoring.samples import served
 
 pytestmark = pytest.mark.model  # it imports MLflow's judges, which takes seconds
@@ -36,8 +35,10 @@ def test_the_verdicts_are_values_of_the_requests_that_have_an_answer(address, mo
     assert "What is the capital of France?" in str(asked[0])
 
 
-def test_a_judge_that_does_not_answer_is_one_line(address):
-    address(f"http://127.0.0.1:{free_port()}/v1")
-    with pytest.raises(StepError, match="judge 'openai:/judge' gave no verdict: ") as caught:
-        judge.with_verdicts("openai:/judge", [observe(served(0))], lambda: None)
+def test_a_judge_that_refuses_the_key_is_one_line_and_asked_for_one_answer_only(address):
+    with running_judge(status=401) as (url, asked):
+        address(url)
+        with pytest.raises(StepError, match="judge 'openai:/judge' gave no verdict: ") as caught:
+            judge.with_verdicts("openai:/judge", [observe(served(n)) for n in range(9)], lambda: None)
     assert "\n" not in str(caught.value) and "planted-secret" not in str(caught.value)
+    assert len({str(request) for request in asked}) == 1

