@@ -15,8 +15,6 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_TRACE_LOGGING
-
 from steps.serving.redaction import redact_value
 
 if TYPE_CHECKING:
@@ -62,6 +60,8 @@ class Traces:
         self._queue: queue.Queue[Exchanged | None] = queue.Queue(_LENGTH)
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
         if rate:
+            from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_TRACE_LOGGING
+
             # This thread waits for the store, and MLflow's queue would hide how far behind it is.
             MLFLOW_ENABLE_ASYNC_TRACE_LOGGING.set(False)
             self._thread.start()

@@ -46,12 +46,14 @@ def html(monitoring: Monitoring, charts: dict[str, str]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"significant": significant, "capitalised": capitalised}
+    rows = [_row(comparison) for comparison in monitoring.comparisons]
     return environment.get_template("monitoring.html.j2").render(
         monitoring=monitoring,
         headline=capitalised(verdict_line(monitoring)),
         requests=_requests(monitoring),
-        rows=[_row(comparison) for comparison in monitoring.comparisons],
-        drifts=[_row(comparison) for comparison in monitoring.drifts],
+        rows=rows,
+        drifts=[row for row in rows if row.comparison.verdict == "drift"],
+        charted=sorted(rows, key=lambda row: row.comparison.verdict != "drift"),
         tests=len(monitoring.comparisons),
         charts={name: Markup(svg) for name, svg in charts.items()},
     )
