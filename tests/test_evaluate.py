@@ -4,8 +4,6 @@ import json
 import math
 import re
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlflow
@@ -16,6 +14,7 @@ from steps.evaluation.report.wording import verdict_sentence
 from steps.evaluation.results import ChampionDecision, Evaluation
 from tests.checkout import ROOT
 from tests.conversion.records import conversion_of
+from tests.fakes import judge as judges
 
 pytestmark = pytest.mark.e2e
 NAME = "judged"
@@ -116,30 +115,9 @@ def aliases(local) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def judge():
-    """An OpenAI-compatible endpoint on loopback that calls every answer correct: its URL, and the requests to it."""
-    requests: list[dict] = []
-
-    class Judge(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            verdict = json.dumps({"result": "yes", "rationale": "as expected"})
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": verdict}}
-            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-            answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge", "choices": [choice]}
-            body = json.dumps(answer | {"usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", requests
-    server.shutdown()
+    """An endpoint on loopback that calls every answer correct: its URL, and the requests to it."""
+    with judges.judge() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

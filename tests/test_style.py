@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "databricks": ("common",),
     "serving": ("common", "chat"),
     "wrapping": ("common", "project", "chat"),
+    "monitoring": ("common", "evaluation"),
+    "monitoring.recording": ("common", "evaluation", "monitoring", "registry", "runs", "serving"),
     "evaluation": ("common", "checkpoint", "conversion", "chat.runtime"),
     "evaluation.lm_eval": (
         "common",
@@ -33,7 +35,7 @@ MAY_IMPORT = {
     ),  # has a command line of its own
     "evaluation.recording": ("common", "checkpoint", "chat.runtime", "evaluation", "runs", "registry"),
 }
-MAY_USE_THE_TRACKING_SERVER = ("runs", "registry", "evaluation.recording")
+MAY_USE_THE_TRACKING_SERVER = ("runs", "registry", "evaluation.recording", "monitoring.recording")
 MODULES = sorted((ROOT / "steps").rglob("*.py"))
 
 

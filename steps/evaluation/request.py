@@ -72,11 +72,7 @@ def read_request(params: Mapping[str, str], root: Path) -> Request:
     effort_name = one_of("effort", params["effort"], EFFORTS)
     prefer = one_of("prefer", params["prefer"], _PREFERENCES)
     judge = params["judge"]
-    if judge and not _JUDGE.fullmatch(judge):
-        raise StepError(
-            f"judge is {judge!r}; expected nothing, or a model for MLflow's judges, such as openai:/gpt-5 or "
-            "endpoints:/name"
-        )
+    check_judge(judge)
     all_questions = read_evalset(root / params["evalset"])
     questions = spread(all_questions, EFFORTS[effort_name].questions)
     content = read_scored_text(root / params["text"])  # before the hash, so that a missing file is one clear line
@@ -98,3 +94,12 @@ def read_request(params: Mapping[str, str], root: Path) -> Request:
         prefer=cast(Preference, prefer),  # one_of has checked it
         judge=judge,
     )
+
+
+def check_judge(judge: str) -> None:
+    """Raise StepError if a judge is neither empty nor a model for MLflow's judges."""
+    if judge and not _JUDGE.fullmatch(judge):
+        raise StepError(
+            f"judge is {judge!r}; expected nothing, or a model for MLflow's judges, such as openai:/gpt-5 or "
+            "endpoints:/name"
+        )

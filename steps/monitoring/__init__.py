@@ -1,0 +1,1 @@
+"""Watching a served model: its traces are scored, and compared with its evaluation."""

@@ -9,21 +9,28 @@ The test is a conformal test martingale (Vovk, Nouretdinov and Gammerman, "Testi
 Without a drift the p-values are independent and uniform, whatever the distribution of the values is. So the capital is
 a martingale. It ever reaches 1 / false_alarms with a probability of at most `false_alarms`, however many values come.
 
+Several tests at once get a share of `false_alarms` each. Then all together give a false alarm with a probability of at
+most the sum of the shares, whether or not their values depend on each other.
+
 After a drift, later values are compared with the new values too. So a drift is found soon, or its evidence fades. With
 a baseline of 50 values, answers of twice the length are found after some 15 values. Rare events need a larger baseline.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 _POWERS = (0.3, 0.5, 0.7, 0.85)  # bets on small p-values: k * p ** (k - 1)
 _SLOPES = (0.5, 1.0)  # bets on a moved mean: 1 + s * (1/2 - p)
+_ODDS = (2.0, 4.0, 10.0)  # bets on a larger share of ones: a one is that many times as likely as before
 # The share of the capital that moves between the bets at each value, as in the Simple Jumper (Vovk et al., "Retrain or
 # not retrain: conformal test martingales for change-point detection", 2021). So a late drift is found too.
 _MOVES = 0.01
+_NEAR = 1.5  # times the lowest capital: where it begins to rise for good
+Change = Literal["any", "up", "share"]  # what a drift is: other values, larger values, a larger share of ones
 
 
 @dataclass(frozen=True)
@@ -35,44 +42,75 @@ class Drift:
     alarm_at: int | None  # the number of the value, from 1, at which the test found a drift; None if it found none
     capital: tuple[float, ...]  # after each value
 
+    @property
+    def since(self) -> int | None:
+        """The number of the value, from 1, at which the drift began, as far as the evidence tells.
 
-def find_drift(baseline: Sequence[float], values: Sequence[float], false_alarms: float, seed: int = 0) -> Drift:
-    """Test values in the order of their time against a baseline, in both directions.
+        It is the first value after the capital was last near its lowest before the alarm.
+        """
+        if self.alarm_at is None:
+            return None
+        before = (1.0, *self.capital[: self.alarm_at - 1])
+        return max(number for number, capital in enumerate(before, 1) if capital <= _NEAR * min(before))
+
+
+def find_drift(
+    baseline: Sequence[float], values: Sequence[float], false_alarms: float, seed: int = 0, change: Change = "any"
+) -> Drift:
+    """Test values in the order of their time against a baseline.
 
     Args:
         baseline: values of the time before, in any order. With none, the test looks for a change among the values.
         false_alarms: the largest probability of an alarm without a drift: above 0, below 1.
         seed: of the random numbers that break ties.
+        change: what a drift is. With "share", each value is 0 or 1.
     """
-    random = np.random.default_rng(seed)
-    earlier, capital, history = sorted(baseline), _even(1.0), []
-    for value in values:
-        capital *= _bets(_rank(earlier, value, random.random()))
-        capital = (1 - _MOVES) * capital + _MOVES * _even(float(capital.sum()))
-        history.append(float(capital.sum()))
-        insort(earlier, value)
+    p, ones = _ranks(baseline, values, seed)
+    factors = {"any": _bets, "up": _upward_bets, "share": _share_bets}[change](p, ones)
+    count = factors.shape[1]
+    capital, history = np.full(count, 1 / count), []
+    for factor in factors:
+        capital = capital * factor
+        total = float(np.add.reduce(capital))
+        capital = (1 - _MOVES) * capital + _MOVES * total / count
+        history.append(total)
     alarm = next((number for number, total in enumerate(history, 1) if total >= 1 / false_alarms), None)
     return Drift(len(history), max(history, default=1.0), alarm, tuple(history))
 
 
-def _rank(earlier: list[float], value: float, chance: float) -> float:
-    """Return the p-value of a value: the share of the values above it, and of a random part of those equal to it."""
-    above, equal = (
-        len(earlier) - bisect_right(earlier, value),
-        bisect_right(earlier, value) - bisect_left(earlier, value),
-    )
-    p = (above + chance * (equal + 1)) / (len(earlier) + 1)
-    return min(max(p, 1e-12), 1 - 1e-12)
+def _ranks(baseline: Sequence[float], values: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-value of each value, and the share of ones among the values before it, both [values].
+
+    A p-value is the share of the values above it, and of a random part of those equal to it. The share counts one more
+    one than there is, which the value itself may be.
+    """
+    chances = np.random.default_rng(seed).random(len(values))
+    earlier, p, ones = sorted(baseline), [], []
+    for value, chance in zip(values, chances, strict=True):
+        left, right, count = bisect_left(earlier, value), bisect_right(earlier, value), len(earlier)
+        p.append((count - right + chance * (right - left + 1)) / (count + 1))
+        ones.append((count - bisect_left(earlier, 1.0) + 1) / (count + 1))
+        earlier.insert(right, value)
+    return np.clip(np.array(p), 1e-12, 1 - 1e-12), np.array(ones)
 
 
-def _bets(p: float) -> np.ndarray:
-    """Return by what each bet multiplies its capital: a density on (0, 1) at p. The first one bets on nothing."""
-    sides = (p, 1 - p)
-    powers = [power * side ** (power - 1) for power in _POWERS for side in sides]
-    slopes = [1 + slope * (0.5 - side) for slope in _SLOPES for side in sides]
-    return np.array([1.0, *powers, *slopes])
+# Each function below returns by what several bets multiply their capital, [values, bets]. A bet is a density on (0, 1)
+# at the p-value. The values before it may choose the density. The first one bets on nothing.
 
 
-def _even(total: float) -> np.ndarray:
-    count = 1 + 2 * (len(_POWERS) + len(_SLOPES))
-    return np.full(count, total / count)
+def _bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(p), *_side(p), *_side(1 - p)])
+
+
+def _upward_bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(p), *_side(p)])
+
+
+def _side(p: np.ndarray) -> list[np.ndarray]:
+    return [power * p ** (power - 1) for power in _POWERS] + [1 + slope * (0.5 - p) for slope in _SLOPES]
+
+
+def _share_bets(p: np.ndarray, ones: np.ndarray) -> np.ndarray:
+    """Bet that p lies below the share of the ones: the p-values of ones do."""
+    bets = [np.where(p < ones, odds, 1.0) / (1 + (odds - 1) * ones) for odds in _ODDS]
+    return np.column_stack([np.ones_like(p), *bets])

@@ -60,12 +60,17 @@ def versions_by_model(client: "MlflowClient", registered_model: str) -> "dict[st
     """Return logged model ID -> the latest version of the registered model that was made from that logged model."""
     latest: dict[str, ModelVersion] = {}
     for version in client.search_model_versions(f"name = '{registered_model}'"):
-        # Some registries do not keep model_id. Their source holds the ID: models:/m-..., or a folder of that name.
-        id_in_source = re.search(r"(?<![^/])m-[0-9a-f]{32}(?![^/])", version.source or "")
-        model_id = version.model_id or (id_in_source[0] if id_in_source else None)
+        model_id = model_id_of(version)
         if model_id and (model_id not in latest or int(version.version) > int(latest[model_id].version)):
             latest[model_id] = version
     return latest
+
+
+def model_id_of(version: "ModelVersion") -> str | None:
+    """Return the ID of the logged model that a version was made from; None if the registry does not tell."""
+    # Some registries do not keep model_id. Their source holds the ID: models:/m-..., or a folder of that name.
+    id_in_source = re.search(r"(?<![^/])m-[0-9a-f]{32}(?![^/])", version.source or "")
+    return version.model_id or (id_in_source[0] if id_in_source else None)
 
 
 def pinned_model(uri: str, parameter: str = "source") -> str:

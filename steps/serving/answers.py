@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlflow.exceptions import MlflowException
 
 from steps.chat.api.requests import parse_chat
+from steps.chat.batching.generation import Completion
 from steps.serving.errors import ApiError
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
-    from steps.chat.batching.generation import Completion, Generation
+    from steps.chat.batching.generation import Generation
     from steps.chat.service import Service
 
 Body = Mapping[str, Any]
@@ -24,7 +25,7 @@ class Answer(Protocol):
     """An answer in the making. The methods block, except for `cancel`, which any thread may call."""
 
     @property
-    def completions(self) -> "list[Completion]":
+    def completions(self) -> list[Completion]:
         """The figures of the complete choices; none if the model has none."""
 
     def chunks(self) -> Iterator[dict[str, Any]]:
@@ -54,7 +55,7 @@ class ServiceAnswer:
             self._chunks = start(body, self._watch)
 
     @property
-    def completions(self) -> "list[Completion]":
+    def completions(self) -> list[Completion]:
         """See Answer."""
         return [generation.finished for generation in self._generations if generation.finished]
 
@@ -94,12 +95,14 @@ class WholeAnswer:
         fields = {name: value for name, value in self._body.items() if value is not None and name not in _OURS}
         if "max_completion_tokens" in fields:
             fields["max_tokens"] = fields.pop("max_completion_tokens")
+        started = time.monotonic()
         try:
             responses: Any = self._model.predict(fields | {"messages": self._messages})
         except MlflowException as error:  # MLflow's line begins with the whole request
             reason = error.message.rpartition("Error: ")[2]
             raise ApiError(min(error.get_http_status_code(), 500), reason, "invalid_value") from None
         response: dict[str, Any] = responses[0] if isinstance(responses, list) else responses
+        self.completions = _completions(response, time.monotonic() - started)
         choices = [choice | {"logprobs": None} for choice in response["choices"]]
         return response | {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "choices": choices}
 
@@ -117,6 +120,24 @@ class WholeAnswer:
 
     def cancel(self) -> None:
         """Do nothing: `predict` can't be stopped."""
+
+
+def _completions(response: Mapping[str, Any], seconds: float) -> list[Completion]:
+    """Return the figures of a whole answer. Its first token comes at its end. A model counts all choices' tokens."""
+    usage, choices = response.get("usage") or {}, response["choices"]
+    return [
+        Completion(
+            text=choice["message"].get("content") or "",
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=(usage.get("completion_tokens") or 0) // len(choices),
+            finish_reason=choice.get("finish_reason") or "stop",
+            reused_tokens=0,
+            queued_s=0.0,
+            first_token_s=seconds,
+            total_s=seconds,
+        )
+        for choice in choices
+    ]
 
 
 def _choice(index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:

@@ -66,7 +66,7 @@ async def exchange(
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(admitted(context))
         job = Job(lambda: start(model), stream, context.limits.request_s)
-        progress.job, progress.model_uri = job, model.uri
+        progress.job, progress.model = job, model
         stack.callback(_end, context, job)
         with renamed(style.names):
             first = await unless_gone(request, job.next())

@@ -81,11 +81,14 @@ class Gate:
             return
         now = time.time_ns()
         answer = progress.job.answer if progress.job else None
+        model = progress.model or self._context.live.current  # a request may be refused before it has a model
         self._context.traces.offer(
             Exchanged(
                 route=path,
                 client=self._context.keys.client(headers),
-                model_uri=progress.model_uri,
+                model_name=model.name if model else "",
+                model_uri=model.uri if model else "",
+                model_id=model.model_id if model else "",
                 body=progress.body,
                 completions=tuple(answer.completions) if answer else (),
                 status=status,

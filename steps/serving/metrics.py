@@ -66,8 +66,8 @@ class Metrics:
             self.queued.observe(completion.queued_s)
             self.first.observe(completion.first_token_s)
             self.total.observe(completion.total_s)
-            if completion.completion_tokens > 1:
-                writing = completion.total_s - completion.first_token_s
+            writing = completion.total_s - completion.first_token_s
+            if completion.completion_tokens > 1 and writing > 0:  # else the answer came whole
                 self.between.observe(writing / (completion.completion_tokens - 1))
 
     def totals(self) -> dict[str, float]:

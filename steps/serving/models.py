@@ -51,6 +51,7 @@ class ServedModel:
             raise StepError(f"{uri} cannot be loaded: {' '.join(error.message.split())}") from error
         config = self.pyfunc.model_config or {}
         metadata = self.pyfunc.metadata.metadata or {}
+        self.model_id: str = self.pyfunc.metadata.model_id or ""  # of the logged model
         self.task = config.get("task") or metadata.get("task") or CHAT
         self.names = {name, uri, config.get("model") or name}
         self.service: Service | None = _service(self.pyfunc)

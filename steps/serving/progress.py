@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steps.serving.jobs import Job
+    from steps.serving.models import ServedModel
 
 _KEY = "phi_progress"
 
@@ -16,7 +17,7 @@ class Progress:
 
     body: dict[str, Any] | None = None  # once it was read
     job: "Job | None" = None  # once the answer was begun
-    model_uri: str = ""
+    model: "ServedModel | None" = None  # that answers
     status: int = 0  # what the answer of a stream would have had; 0 for the response's own
     error: str = ""  # the message of a refusal or a failure
 

@@ -10,20 +10,21 @@ import contextlib
 import logging
 import queue
 import random
+import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_TRACE_LOGGING
-from mlflow.tracing.provider import is_tracing_enabled
 
 from steps.serving.redaction import redact_value
 
 if TYPE_CHECKING:
     from steps.chat.batching.generation import Completion
 
-ROUTE, MODEL, STATUS, CLIENT = "phi.route", "phi.model_uri", "phi.status", "phi.client"  # tags of a trace
+ROUTE, STATUS, CLIENT = "phi.route", "phi.status", "phi.client"  # tags of a trace
+MODEL, MODEL_NAME, MODEL_VERSION, MODEL_ID = "phi.model_uri", "phi.model_name", "phi.model_version", "phi.model_id"
+FIRST_TOKEN_MS, TOTAL_MS = "time_to_first_token_ms", "total_ms"  # attributes of its span, of the first choice
+ANSWER_TOKENS, FINISH_REASONS = "answer_tokens", "finish_reasons"  # of each choice
 _LENGTH = 1000  # requests that may wait to be written
 _PATIENCE, _LOOK = 120.0, 0.1  # seconds to wait for tracing, and between two looks
 _log = logging.getLogger("phi_mlflow.serving")
@@ -35,7 +36,9 @@ class Exchanged:
 
     route: str
     client: str  # the beginning of the digest of the client's key; empty without keys
+    model_name: str  # as clients know it; empty if no model was loaded
     model_uri: str
+    model_id: str  # of the logged model; empty if the model was only saved
     body: dict[str, Any]
     completions: "tuple[Completion, ...]"
     status: int  # of HTTP
@@ -59,6 +62,8 @@ class Traces:
         self._queue: queue.Queue[Exchanged | None] = queue.Queue(_LENGTH)
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
         if rate:
+            from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_TRACE_LOGGING
+
             # This thread waits for the store, and MLflow's queue would hide how far behind it is.
             MLFLOW_ENABLE_ASYNC_TRACE_LOGGING.set(False)
             self._thread.start()
@@ -102,6 +107,8 @@ class Traces:
         Raises:
             RuntimeError: tracing stays off. Somebody has turned it off.
         """
+        from mlflow.tracing.provider import is_tracing_enabled
+
         for _ in range(int(_PATIENCE / _LOOK)):
             if is_tracing_enabled():
                 return
@@ -115,7 +122,16 @@ def _write(exchanged: Exchanged, experiment_id: str) -> None:
     from mlflow.entities import SpanType
     from mlflow.tracing.constant import SpanAttributeKey
 
-    tags = {ROUTE: exchanged.route, MODEL: exchanged.model_uri, STATUS: str(exchanged.status), CLIENT: exchanged.client}
+    version = re.fullmatch(r"models:/+[^/@]+/(\d+)", exchanged.model_uri)
+    tags = {
+        ROUTE: exchanged.route,
+        STATUS: str(exchanged.status),
+        CLIENT: exchanged.client,
+        MODEL: exchanged.model_uri,
+        MODEL_NAME: exchanged.model_name,
+        MODEL_VERSION: version[1] if version else "",
+        MODEL_ID: exchanged.model_id,
+    }
     span = mlflow.start_span_no_context(
         name="request",
         span_type=SpanType.CHAT_MODEL,
@@ -129,9 +145,11 @@ def _write(exchanged: Exchanged, experiment_id: str) -> None:
         prompt, written = completions[0].prompt_tokens, sum(c.completion_tokens for c in completions)
         usage = {"input_tokens": prompt, "output_tokens": written, "total_tokens": prompt + written}
         span.set_attribute(SpanAttributeKey.CHAT_USAGE, usage)
-        span.set_attribute("time_to_first_token_ms", 1e3 * completions[0].first_token_s)
+        span.set_attribute(FIRST_TOKEN_MS, 1e3 * completions[0].first_token_s)
         span.set_attribute("queue_ms", 1e3 * completions[0].queued_s)
-        span.set_attribute("finish_reasons", [completion.finish_reason for completion in completions])
+        span.set_attribute(TOTAL_MS, 1e3 * completions[0].total_s)
+        span.set_attribute(ANSWER_TOKENS, [completion.completion_tokens for completion in completions])
+        span.set_attribute(FINISH_REASONS, [completion.finish_reason for completion in completions])
     outputs: dict[str, Any] = {"texts": [redact_value(completion.text) for completion in completions]}
     if exchanged.error:
         outputs["error"] = redact_value(exchanged.error)

@@ -1,13 +1,12 @@
-"""The drift test: how often it gives a false alarm, and how soon it finds a drift. Both by simulation."""
+"""The drift test: the same seed gives the same result, and a result tells where a drift began."""
 
 import numpy as np
 import pytest
 
-from steps.monitoring.drift import Drift, find_drift
+from steps.monitoring.drift import Change, Drift, find_drift
 
 pytestmark = pytest.mark.unit
-FALSE_ALARMS = 0.05
-RUNS = 100
+RUNS = 40
 
 
 def lengths(random: np.random.Generator, count: int, median: float) -> list[float]:
@@ -20,37 +19,36 @@ def flags(random: np.random.Generator, count: int, share: float) -> list[float]:
     return (random.random(count) < share).astype(float).tolist()
 
 
-def simulate(kind, before: float, after: float, at: int = 0, baseline: int = 50) -> list[Drift]:
-    """Test 200 values, whose distribution changes at value `at`, in many simulated runs."""
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "at", "baseline", "change"),
+    [
+        (lengths, 30, 60, 0, 50, "any"),
+        (lengths, 60, 30, 0, 50, "any"),
+        (lengths, 30, 60, 0, 50, "up"),
+        (lengths, 30, 60, 100, 50, "any"),  # in the middle
+        (flags, 0.02, 0.2, 0, 200, "share"),
+        (flags, 0.0, 0.3, 100, 50, "share"),
+    ],
+)
+def test_a_drift_is_found_within_200_values(kind, before, after, at, baseline, change: Change):
     results = []
     for seed in range(RUNS):
         random = np.random.default_rng(seed)
-        values = kind(random, at, before) + kind(random, 200 - at, after)
-        results.append(find_drift(kind(random, baseline, before), values, FALSE_ALARMS, RUNS + seed))
-    return results
+        values = kind(random, at, before) + kind(random, 200, after)
+        results.append(find_drift(kind(random, baseline, before), values, 0.05, RUNS + seed, change))
+    alarms = [result.alarm_at for result in results if result.alarm_at is not None]
+    assert len(alarms) >= 0.95 * RUNS
+    assert np.median(alarms) <= at + 60
+    begins = [result.since for result in results if result.since is not None]
+    assert abs(np.median(begins) - at) <= 15
 
 
-@pytest.mark.parametrize(("kind", "level"), [(lengths, 30), (flags, 0.02), (flags, 0.5), (flags, 0)])
-def test_false_alarms_are_as_rare_as_promised(kind, level):
-    alarms = sum(result.alarm_at is not None for result in simulate(kind, level, level))
-    assert alarms / RUNS <= FALSE_ALARMS
-
-
-@pytest.mark.parametrize(
-    ("kind", "before", "after", "at", "baseline"),
-    [
-        (lengths, 30, 60, 0, 50),
-        (lengths, 60, 30, 0, 50),
-        (lengths, 30, 60, 100, 50),  # in the middle
-        (flags, 0.9, 0.6, 0, 200),  # right answers
-        (flags, 0.02, 0.2, 0, 200),  # errors
-    ],
-)
-def test_a_drift_is_found_within_200_values(kind, before, after, at, baseline):
-    results = simulate(kind, before, after, at, baseline)
-    found = [result.alarm_at for result in results if result.alarm_at is not None]
-    assert len(found) >= 0.95 * RUNS
-    assert np.median(found) <= at + 60
+@pytest.mark.parametrize(("change", "alarm"), [("any", True), ("up", False)])
+def test_smaller_values_are_a_drift_only_where_any_change_is(change: Change, alarm):
+    random = np.random.default_rng(0)
+    result = find_drift(lengths(random, 50, 60), lengths(random, 200, 20), 0.05, change=change)
+    assert (result.alarm_at is not None) == alarm
+    assert (result.since is not None) == alarm
 
 
 def test_a_result_tells_its_evidence():
@@ -64,3 +62,10 @@ def test_a_result_tells_its_evidence():
 def test_the_same_seed_gives_the_same_result():
     values = [1.0, 2.0, 2.0, 1.0] * 5
     assert find_drift(values, values, 0.05, seed=3) == find_drift(values, values, 0.05, seed=3)
+
+
+def test_without_a_baseline_a_change_among_the_values_is_found():
+    random = np.random.default_rng(0)
+    result = find_drift([], lengths(random, 60, 20) + lengths(random, 60, 60), 0.05)
+    assert result.alarm_at is not None and 60 < result.alarm_at <= 100
+    assert find_drift([], lengths(random, 120, 20), 0.05).alarm_at is None

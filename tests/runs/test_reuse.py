@@ -127,6 +127,7 @@ REPEATED_BY = {
     "steps/databricks/*": NO_STEP,
     "steps/serve.py": NO_STEP,
     "steps/serving/*": NO_STEP,
+    "steps/monitor.py": NO_STEP,
     "steps/monitoring/*": NO_STEP,
     "steps/chat/__init__.py": set(STEPS),  # fetch_model and the steps after it read the chat template
     "steps/chat/runtime/__init__.py": set(STEPS),

@@ -74,9 +74,9 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, longest: int = _LONGEST) -> str:
     """Return the beginning of a text that is too long to read, with its length; any other text as it is."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters in all)"
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text):,} characters in all)"
 
 
 def capitalised(text: str) -> str:

@@ -1,0 +1,1 @@
+"""The one part of monitoring that talks to MLflow's tracking server and registry."""

@@ -1,0 +1,1 @@
+"""What a person sees of a monitoring: one page and its charts."""
