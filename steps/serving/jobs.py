@@ -8,6 +8,7 @@ are daemons, because some models can't be stopped, and the process must end all 
 """
 
 import asyncio
+import collections
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -39,8 +40,9 @@ class Job:
         self.answer: Answer | None = None
         self._start, self._stream = start, stream
         self._loop = asyncio.get_running_loop()
-        self._deadline, self._seconds = self._loop.time() + seconds, seconds
-        self._events: asyncio.Queue[Any] = asyncio.Queue()
+        self._clock = self._loop.call_later(seconds, self._expire, seconds)
+        self._events: collections.deque[Any] = collections.deque()
+        self._arrival: asyncio.Future[None] | None = None  # while the coroutine waits
         self._lock, self._cancelled = threading.Lock(), False
         self.over = False  # whether the model has given all, or refused
         threading.Thread(target=self._work, name="answer", daemon=True).start()
@@ -51,13 +53,10 @@ class Job:
         Raises:
             Exception: what the model raised, or ApiError after the deadline.
         """
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                event = await self._events.get()
-        except TimeoutError:
-            self.cancel()
-            message = f"no complete answer within {self._seconds:g} s: ask for fewer tokens"
-            raise ApiError(504, message, "timeout") from None
+        while not self._events:
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        event = self._events.popleft()
         if isinstance(event, BaseException):
             raise event
         return None if event is _END else event
@@ -71,10 +70,21 @@ class Job:
 
     def cancel(self) -> None:
         """Give the answer up. This may be called at any time, also twice."""
+        self._clock.cancel()
         with self._lock:
             self._cancelled = True
             if self.answer:
                 self.answer.cancel()
+
+    def _expire(self, seconds: float) -> None:
+        if not self.over:  # else the client reads slowly what is complete
+            self.cancel()
+            self._arrive(ApiError(504, f"no complete answer within {seconds:g} s: ask for fewer tokens", "timeout"))
+
+    def _arrive(self, event: Any) -> None:
+        self._events.append(event)
+        if self._arrival and not self._arrival.done():
+            self._arrival.set_result(None)
 
     def _work(self) -> None:
         try:
@@ -86,12 +96,12 @@ class Job:
             for item in answer.chunks() if self._stream else [answer.response()]:
                 if self._cancelled:
                     return
-                self._call(self._events.put_nowait, item)
+                self._call(self._arrive, item)
             self.over = True
-            self._call(self._events.put_nowait, _END)
+            self._call(self._arrive, _END)
         except BaseException as error:
             self.over = True
-            self._call(self._events.put_nowait, error)
+            self._call(self._arrive, error)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -20,13 +20,13 @@ class ConvertedModel:
     conversion: Conversion
 
 
-def convert_checkpoint(checkpoint: Path, out: Path, options: str) -> ConvertedModel:
-    """Convert a checkpoint to int4 by the model builder.
+def convert_checkpoint(checkpoint: Path, out: Path, options: str, precision: str = "int4") -> ConvertedModel:
+    """Convert a checkpoint by the model builder.
 
     Args:
         options: of the conversion, such as "block_size=128".
     """
-    choice = parse_choice("genai", "int4", options, "cpu")
+    choice = parse_choice("genai", precision, options, "cpu")
     facts = convert(checkpoint, out, choice)
     return ConvertedModel(out, conversion_of(out, **vars(choice), **vars(facts)))
 
