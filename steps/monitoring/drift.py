@@ -29,7 +29,7 @@ _ODDS = (2.0, 4.0, 10.0)  # bets on a larger share of ones: a one is that many t
 # The share of the capital that moves between the bets at each value, as in the Simple Jumper (Vovk et al., "Retrain or
 # not retrain: conformal test martingales for change-point detection", 2021). So a late drift is found too.
 _MOVES = 0.01
-_NEAR = 1.5  # times the lowest capital: where it begins to rise for good
+_FEWEST = 8  # values before an alarm that a drift has lasted for; a few ones among zeros look like a beginning
 Change = Literal["any", "up", "share"]  # what a drift is: other values, larger values, a larger share of ones
 
 
@@ -41,17 +41,7 @@ class Drift:
     evidence: float  # the largest capital, from 1: the larger, the less likely without a drift
     alarm_at: int | None  # the number of the value, from 1, at which the test found a drift; None if it found none
     capital: tuple[float, ...]  # after each value
-
-    @property
-    def since(self) -> int | None:
-        """The number of the value, from 1, at which the drift began, as far as the evidence tells.
-
-        It is the first value after the capital was last near its lowest before the alarm.
-        """
-        if self.alarm_at is None:
-            return None
-        before = (1.0, *self.capital[: self.alarm_at - 1])
-        return max(number for number, capital in enumerate(before, 1) if capital <= _NEAR * min(before))
+    since: int | None  # the number of the value at which the drift began, as far as the values until the alarm tell
 
 
 def find_drift(
@@ -75,7 +65,23 @@ def find_drift(
         capital = (1 - _MOVES) * capital + _MOVES * total / count
         history.append(total)
     alarm = next((number for number, total in enumerate(history, 1) if total >= 1 / false_alarms), None)
-    return Drift(len(history), max(history, default=1.0), alarm, tuple(history))
+    since = _beginning(baseline, values[:alarm], change) if alarm else None
+    return Drift(len(history), max(history, default=1.0), alarm, tuple(history), since)
+
+
+def _beginning(baseline: Sequence[float], values: Sequence[float], change: Change) -> int:
+    """Return the number of the value, from 1, at which the values until an alarm differ most from all before it.
+
+    The difference is the standard score of Mann and Whitney's test.
+    """
+    _, numbers, counts = np.unique([*baseline, *values], return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[numbers]  # equal values share the mean of their ranks
+    total, later = len(ranks), np.arange(len(values), 0, -1)  # values from each number on
+    sums = np.cumsum(ranks[::-1])[::-1][len(baseline) :]
+    spread = np.sqrt(later * np.maximum(total - later, 0.5) * (total + 1) / 12)
+    score = (sums - later * (total + 1) / 2) / spread
+    score = np.abs(score) if change == "any" else score
+    return int(np.argmax(score[: max(1, len(values) - _FEWEST)])) + 1
 
 
 def _ranks(baseline: Sequence[float], values: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def test_a_result_tells_its_evidence():
     assert result.values == len(result.capital) == 20
     assert result.alarm_at is not None and result.capital[result.alarm_at - 1] >= 20
     assert result.evidence == max(result.capital)
-    assert find_drift([1.0], [], 0.05) == Drift(0, 1.0, None, ())
+    assert find_drift([1.0], [], 0.05) == Drift(0, 1.0, None, (), None)
 
 
 def test_the_same_seed_gives_the_same_result():

@@ -70,3 +70,13 @@ def test_a_refusal_names_the_field_and_does_not_repeat_the_request(shouting):
     response = shouting.post(CHAT, {"messages": secret, "stop": "."})  # MLflow's schema wants a list
     assert response.status_code == 400
     assert "a secret" not in response.text
+
+
+def test_a_whole_answer_is_counted_and_has_no_time_between_tokens(shouting):
+    before = shouting.context.metrics.totals()
+    shouting.post(CHAT, {"messages": FRANCE})
+    shouting.post(CHAT, {"messages": FRANCE, "stream": True})
+    shouting.wait_until_idle()
+    after = shouting.context.metrics.totals()
+    assert [after[name] - before[name] for name in ("answers", "prompt_tokens", "completion_tokens")] == [2, 4, 2]
+    assert shouting.gauge("phi_inter_token_latency_seconds_count") == 0

@@ -95,7 +95,11 @@ def test_a_sampled_request_becomes_a_trace(custom, experiment):
     streamed = next(trace for trace in kept if '"stream": true' in trace.data.request)
     assert json.loads(streamed.data.response) == {"texts": ["Paris"]}
     assert streamed.info.tags[traces.ROUTE] == "/v1/chat/completions"
-    assert streamed.info.tags[traces.MODEL] == custom.uri
+    for trace in kept:
+        assert (trace.info.tags[traces.MODEL], trace.info.tags[traces.MODEL_NAME]) == (custom.uri, custom.name)
+    times = streamed.data.spans[0].attributes
+    assert 0 < times[traces.FIRST_TOKEN_MS] <= times[traces.TOTAL_MS]
+    assert (times[traces.ANSWER_TOKENS], times[traces.FINISH_REASONS]) == ([usage["completion_tokens"]], ["stop"])
     assert streamed.info.token_usage["output_tokens"] == usage["completion_tokens"]
     assert 0 < streamed.info.execution_duration < 60_000
     assert not any("ann@example.org" in trace.to_json() for trace in kept)

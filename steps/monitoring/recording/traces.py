@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PAGE = 200  # traces that are read at once
 # Requests for answers. Others, such as for counts of tokens, are not compared.
-_ROUTES = ("/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions")
+_ROUTES: tuple[str, ...] = ("/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions")
 _ROUTES += ("/v1/responses", "/v1/messages", "/invocations")
 
 
