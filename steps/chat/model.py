@@ -1,5 +1,6 @@
 """The logged `python_model`: MLflow runs this file when it loads the model (models from code)."""
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ def _service(artifacts: dict[str, Path], config: dict[str, Any]) -> Service:
         with no_bytecode():
             import chat.runtime.session  # noqa: F401 - the engine uses it
         return Service(artifacts["onnx"], artifacts["checksums"], config)
+    for name in ("torch", "transformers.cache_utils"):  # outside the block: to compile them again would take long
+        importlib.import_module(name)
     with no_bytecode():
         from chat.transformers_model import load
     return load(artifacts, config)

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 
+from steps.chat.completions import result_frame
+from steps.chat.spark import with_null_texts
 from tests.chat.models import CHAT, COMPLETIONS, FRANCE
 
 pytestmark = pytest.mark.model
@@ -57,6 +61,16 @@ def test_completions_with_bad_rows_do_not_kill_the_job(spark, transformers_folde
         "4",
         None,
     ]
+
+
+def test_texts_keep_null_through_the_casts_of_spark_udf():
+    good = {"text": "4", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2, "error": None}
+    bad = dict.fromkeys(good) | {"prompt_tokens": 0, "completion_tokens": 0, "error": "x"}
+    frame = pd.DataFrame(with_null_texts(result_frame([good, bad])))
+    assert frame["text"].astype(np.str_).tolist() == ["4", None]
+    assert frame["error"].astype(np.str_).tolist() == [None, "x"]
+    assert frame.map(str)["text"].isna().tolist() == [False, True]
+    assert frame["completion_tokens"].astype(np.int64).tolist() == [2, 0]
 
 
 def test_chats_give_texts_or_whole_responses(spark, transformers_folders):
