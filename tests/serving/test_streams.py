@@ -1,6 +1,7 @@
 """Streams: their bytes, their pings, their errors, and what happens when a client goes away."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -46,9 +47,10 @@ def test_the_choices_of_a_stream_are_interleaved(server):
 def slow_answer(monkeypatch):
     """Answers whose second chunk comes after a while, and then an error."""
 
-    def chunks(self):
+    def chunks(self, wake):
         yield next(self._chunks)
-        time.sleep(0.5)
+        threading.Timer(0.5, wake).start()
+        yield {}  # nothing is there yet
         raise ApiError(500, "the disk is gone", "internal_error")
 
     monkeypatch.setattr(ServiceAnswer, "chunks", chunks)
