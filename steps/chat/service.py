@@ -22,6 +22,7 @@ from .text_completions import TextCompletions
 from .tracing import traced
 
 Watch = Callable[[Generation], None]  # is given each generation of a request when it is queued
+Wake = Callable[[], None]  # is called when there may be more of an answer
 
 
 class Service:
@@ -91,15 +92,25 @@ class Service:
             record(responses, [completion for completions in answers for completion in completions])
         return responses
 
-    def stream(self, row: Mapping[str, Any], watch: Watch | None = None) -> Iterator[dict[str, Any]]:
+    @property
+    def traces(self) -> bool:
+        """Return whether each request leaves an MLflow trace, which takes time at the end of its answer."""
+        return bool(self._trace)
+
+    def stream(
+        self, row: Mapping[str, Any], watch: Watch | None = None, wake: Wake | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Return the chunks of the response to a chat request: the roles, pieces of text, the finish reasons.
 
         The request is checked and queued when this returns. To close the iterator ends the answer.
 
+        Args:
+            wake: see generation.interleaved. With it the iterator never waits: an empty chunk says that none is there.
+
         Raises:
             ModelError: as for chat; at the call, except for what happens while the answer is made.
         """
-        chunks = self._stream(row, watch)
+        chunks = self._stream(row, watch, wake)
         next(chunks)
         return chunks
 
@@ -130,13 +141,18 @@ class Service:
             record([response], completions)
         return response
 
-    def stream_text_completion(self, body: Mapping[str, Any], watch: Watch | None = None) -> Iterator[dict[str, Any]]:
+    def stream_text_completion(
+        self, body: Mapping[str, Any], watch: Watch | None = None, wake: Wake | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Return the chunks of the response to a request of /v1/completions.
+
+        Args:
+            wake: as for stream.
 
         Raises:
             ModelError: as for stream.
         """
-        chunks = self._stream_text(body, watch)
+        chunks = self._stream_text(body, watch, wake)
         next(chunks)
         return chunks
 
@@ -152,7 +168,7 @@ class Service:
     def _name(self) -> str:
         return self.served.model
 
-    def _stream(self, row: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
+    def _stream(self, row: Mapping[str, Any], watch: Watch | None, wake: Wake | None) -> Iterator[dict[str, Any]]:
         """Yield an empty chunk when the request is queued, which `stream` takes, and then the chunks."""
         with traced(self._trace, self._name, [row]) as record:
             self.engine.check_process()
@@ -163,7 +179,11 @@ class Service:
             try:
                 yield {}
                 yield from (chunks.role(index) for index in range(request.n))
-                for index, event in interleaved(generations):
+                for numbered in interleaved(generations, wake):
+                    if numbered is None:
+                        yield {}
+                        continue
+                    index, event = numbered
                     if isinstance(event, Completion):
                         completions[index] = event
                         yield from choices[index].end(event)
@@ -177,10 +197,10 @@ class Service:
             if request.include_usage:
                 yield chunks.usage(response["usage"])
 
-    def _stream_text(self, body: Mapping[str, Any], watch: Watch | None) -> Iterator[dict[str, Any]]:
+    def _stream_text(self, body: Mapping[str, Any], watch: Watch | None, wake: Wake | None) -> Iterator[dict[str, Any]]:
         """As _stream, for stream_text_completion."""
         with traced(self._trace, self._name, [body]) as record:
-            chunks, completions = self._text.stream(body, watch)
+            chunks, completions = self._text.stream(body, watch, wake)
             yield {}
             yield from chunks
             record([], completions)

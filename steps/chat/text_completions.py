@@ -15,6 +15,7 @@ from .batching.logprobs import TokenLogprob
 from .errors import ModelError
 
 _Watch = Callable[[Generation], None] | None  # see service.Service
+_Wake = Callable[[], None] | None  # see service.Service.stream
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TextCompletions:
         return response, completions
 
     def stream(
-        self, body: Mapping[str, Any], watch: _Watch = None
+        self, body: Mapping[str, Any], watch: _Watch = None, wake: _Wake = None
     ) -> tuple[Iterator[dict[str, Any]], list[Completion]]:
         """Return the chunks of the response, and a list that has the completions at the end.
 
@@ -67,13 +68,15 @@ class TextCompletions:
         request, prompts = self._read(body)
         generations = self._submit(request, prompts, stream=True, watch=watch)
         completions: list[Completion] = []
-        return self._chunks(request, prompts, generations, completions), completions
+        events = interleaved(generations, wake)
+        return self._chunks(request, prompts, generations, events, completions), completions
 
     def _chunks(
         self,
         request: CompletionRequest,
         prompts: list[_Prompt],
         generations: list[Generation],
+        events: Iterator[tuple[int, Piece | Completion] | None],
         completions: list[Completion],
     ) -> Iterator[dict[str, Any]]:
         frame, done = self._served.frame("cmpl", "text_completion"), dict[int, Completion]()
@@ -89,7 +92,11 @@ class TextCompletions:
             return frame | {"choices": [choice]} | no_usage
 
         try:
-            for index, event in interleaved(generations):
+            for numbered in events:
+                if numbered is None:
+                    yield {}
+                    continue
+                index, event = numbered
                 if index not in echoed:
                     echoed.add(index)
                     prompt = prompts[index // request.n]

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow.exceptions import MlflowException
@@ -18,18 +18,25 @@ if TYPE_CHECKING:
     from steps.chat.service import Service
 
 Body = Mapping[str, Any]
+Wake = Callable[[], None]
 _OURS = ("stream", "stream_options", "model")  # what the server does with an answer, and the model need not know
 
 
 class Answer(Protocol):
     """An answer in the making. The methods block, except for `cancel`, which any thread may call."""
 
+    blocks: bool  # whether `chunks` blocks, too
+
     @property
     def completions(self) -> list[Completion]:
         """The figures of the complete choices; none if the model has none."""
 
-    def chunks(self) -> Iterator[dict[str, Any]]:
-        """Yield OpenAI's chunks."""
+    def chunks(self, wake: Wake) -> Iterator[dict[str, Any]]:
+        """Yield OpenAI's chunks. If this does not block, an empty chunk says that none is there yet.
+
+        Args:
+            wake: called when there may be more, by another thread.
+        """
 
     def response(self) -> dict[str, Any]:
         """Return OpenAI's response."""
@@ -49,18 +56,21 @@ class ServiceAnswer:
         """
         self._generations: list[Generation] = []
         self._cancelled = False
+        self._wake: Wake = lambda: None
+        self.blocks = service.traces  # to write a trace takes a while
         self._service, self._body, self._chat = service, body, chat
         if stream:
             start = service.stream if chat else service.stream_text_completion
-            self._chunks = start(body, self._watch)
+            self._chunks = start(body, self._watch, None if self.blocks else lambda: self._wake())
 
     @property
     def completions(self) -> list[Completion]:
         """See Answer."""
         return [generation.finished for generation in self._generations if generation.finished]
 
-    def chunks(self) -> Iterator[dict[str, Any]]:
+    def chunks(self, wake: Wake) -> Iterator[dict[str, Any]]:
         """See Answer."""
+        self._wake = wake
         return self._chunks
 
     def response(self) -> dict[str, Any]:
@@ -84,6 +94,8 @@ class ServiceAnswer:
 class WholeAnswer:
     """The answer of a model that only has `predict`. It can't be cancelled."""
 
+    blocks = True
+
     def __init__(self, model: "PyFuncModel", body: Body) -> None:
         """Check a request as the custom model does. Raise MlflowException if it is refused."""
         self.completions: list[Completion] = []
@@ -106,7 +118,7 @@ class WholeAnswer:
         choices = [choice | {"logprobs": None} for choice in response["choices"]]
         return response | {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "choices": choices}
 
-    def chunks(self) -> Iterator[dict[str, Any]]:
+    def chunks(self, wake: Wake) -> Iterator[dict[str, Any]]:
         """Yield the whole answer: a chunk with the role at once, then one with the text, then one with the end."""
         frame = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "system_fingerprint": None}
         frame |= {"object": "chat.completion.chunk"}

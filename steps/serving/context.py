@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from steps.serving.jobs import Bell
 from steps.serving.keys import Keys
 from steps.serving.limits import Limits
 from steps.serving.live import Live
@@ -20,6 +21,7 @@ class Context:
     keys: Keys
     live: Live = field(default_factory=Live)
     traces: Traces = field(default_factory=lambda: Traces(0.0, ""))
+    bell: Bell = field(default_factory=Bell)
     active: int = 0  # requests whose answer is not complete
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ async def exchange(
     context, progress = context_of(request), progress_of(request.scope)
     with contextlib.ExitStack() as stack:
         model = stack.enter_context(admitted(context))
-        job = Job(lambda: start(model), stream, context.limits.request_s)
+        job = Job(lambda: start(model), stream, context.limits.request_s, context.bell)
         progress.job, progress.model = job, model
         stack.callback(_end, context, job)
         with renamed(style.names):

@@ -1,23 +1,29 @@
-"""Run blocking answers in threads, and hand what they give to the event loop.
+"""Run answers for the event loop: what blocks in threads, and the chunks of a stream in the loop itself.
 
-An answer is read in one thread from its beginning to its end, in one context: MLflow's tracing needs that. The threads
-are daemons, because some models can't be stopped, and the process must end all the same.
+A thread checks and queues a request, because a long prompt or a large grammar takes a while. It then waits for a whole
+answer. The chunks of the custom model's streams do not block, so the loop takes them: the engine's thread wakes it. A
+thread for each stream would be woken at every token, and would keep Python from the engine's thread.
 
-    event loop   job.next() ── await ──┐      for each chunk: await, write to the socket     cancel()
-    thread            start(): check and queue ─► chunk ─► chunk ─► chunk ─► end    <──────────┘ at the next token
+    thread         start(): check and queue ──┐
+    engine's thread          token ─► wake()  │    token ─► wake()                   <── cancel() frees the row
+    event loop     job.next() ── await ───────┴─► _take(): chunks ─► the socket    ─► _take(): ...
+
+An answer is made in one context from its beginning to its end: MLflow's tracing needs that.
 """
 
 import asyncio
 import collections
 import contextlib
+import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from steps.serving.answers import Answer
 from steps.serving.errors import ApiError
+from steps.serving.threads import THREADS
 
 _END = object()
 _Result = TypeVar("_Result")
@@ -27,25 +33,49 @@ class ClientGone(Exception):
     """The client closed its connection before its answer was complete."""
 
 
-class Job:
-    """An answer that a thread reads for a coroutine."""
+class Bell:
+    """Wakes the event loop once for the tokens of a whole step, however many answers they belong to."""
 
-    def __init__(self, start: Callable[[], Answer], stream: bool, seconds: float) -> None:
+    def __init__(self) -> None:
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self._rung = False
+
+    def ring(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        """Let the loop call a function. Any thread may ring."""
+        self._calls.append(call)
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        self._rung = False  # first: who rings from now on wakes the loop again
+        while self._calls:
+            self._calls.popleft()()
+
+
+class Job:
+    """An answer that is made for a coroutine."""
+
+    def __init__(self, start: Callable[[], Answer], stream: bool, seconds: float, bell: Bell) -> None:
         """
         Args:
             start: checks and queues the request.
             stream: whether the coroutine wants chunks, or the response.
             seconds: until the answer must be complete.
+            bell: of the event loop.
         """
         self.answer: Answer | None = None
-        self._start, self._stream = start, stream
+        self._start, self._stream, self._bell = start, stream, bell
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.call_later(seconds, self._expire, seconds)
         self._events: collections.deque[Any] = collections.deque()
         self._arrival: asyncio.Future[None] | None = None  # while the coroutine waits
+        self._chunks: Iterator[Any] = iter(())  # that the loop takes
+        self._context, self._woken = contextvars.copy_context(), False
         self._lock, self._cancelled = threading.Lock(), False
         self.over = False  # whether the model has given all, or refused
-        threading.Thread(target=self._work, name="answer", daemon=True).start()
+        THREADS.run(self._work)
 
     async def next(self) -> Any:
         """Return the next chunk, or the response; None at the end.
@@ -87,21 +117,45 @@ class Job:
             self._arrival.set_result(None)
 
     def _work(self) -> None:
+        """Do what blocks, in a thread."""
         try:
-            answer = self._start()
+            answer = self._context.run(self._start)
             with self._lock:
                 self.answer = answer
                 if self._cancelled:
                     answer.cancel()
-            for item in answer.chunks() if self._stream else [answer.response()]:
-                if self._cancelled:
-                    return
+            if self._stream and not answer.blocks:
+                self._chunks = answer.chunks(self._wake)
+                self._call(self._take)
+                return
+            chunks = self._context.run(answer.chunks, self._wake) if self._stream else iter([answer.response()])
+            while (item := self._context.run(next, chunks, _END)) is not _END and not self._cancelled:
                 self._call(self._arrive, item)
-            self.over = True
-            self._call(self._arrive, _END)
+            self._call(self._end, _END)
         except BaseException as error:
-            self.over = True
-            self._call(self._arrive, error)
+            self._call(self._end, error)
+
+    def _wake(self) -> None:
+        """Let the loop take what is there. The engine's thread calls this."""
+        if not self._woken:
+            self._woken = True
+            self._bell.ring(self._loop, self._take)
+
+    def _take(self) -> None:
+        """Take the chunks that are there."""
+        self._woken = False  # first: what comes from now on wakes the loop again
+        try:
+            while not self.over and (item := self._context.run(next, self._chunks, _END)):
+                if item is _END:
+                    self._end(_END)
+                else:
+                    self._arrive(item)
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, event: Any) -> None:
+        self.over = True
+        self._arrive(event)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -124,7 +178,7 @@ async def in_thread(function: Callable[[], _Result]) -> _Result:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=work, daemon=True).start()
+    THREADS.run(work)
     return await future
 
 

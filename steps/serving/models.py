@@ -159,4 +159,4 @@ def _service(model: "PyFuncModel") -> "Service | None":
     except Exception:  # MLflow raises MlflowException or AttributeError for other flavors
         return None
     service = getattr(python_model, "_service", None)
-    return service if hasattr(service, "text_completion") else None
+    return service if hasattr(service, "traces") else None

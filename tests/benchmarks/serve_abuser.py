@@ -138,7 +138,7 @@ class Client:
     def _pick(self, kind: str) -> tuple[str, str]:
         return self._random.choice([*self._known[kind].items()])
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         reader, writer = await self._send(path, json.dumps({"temperature": 0} | body).encode())
         answer = await _answer(reader)
         writer.close()

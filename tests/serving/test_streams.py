@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -48,9 +49,10 @@ def test_the_choices_of_a_stream_are_interleaved(server):
 def slow_answer(monkeypatch):
     """Answers whose second chunk comes after a while, and then an error."""
 
-    def chunks(self):
+    def chunks(self, wake):
         yield next(self._chunks)
-        time.sleep(0.5)
+        threading.Timer(0.5, wake).start()
+        yield {}  # nothing is there yet
         raise ApiError(500, "the disk is gone", "internal_error")
 
     monkeypatch.setattr(ServiceAnswer, "chunks", chunks)

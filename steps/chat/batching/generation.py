@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from mlflow.protos.databricks_pb2 import CANCELLED, DEADLINE_EXCEEDED
 
@@ -158,22 +159,37 @@ class Generation:
         return event
 
 
-def interleaved(generations: list[Generation]) -> Iterator[tuple[int, Piece | Completion]]:
+def interleaved(
+    generations: list[Generation], wake: Callable[[], None] | None = None
+) -> Iterator[tuple[int, Piece | Completion] | None]:
     """Yield the pieces and the completions of several generations when they are ready, with their numbers.
+
+    Args:
+        wake: called for each event, by the engine's thread. With it nothing here waits: None says that there is no
+            event now.
 
     Raises:
         ModelError: the timeout is over, the runtime failed, or the engine was closed.
     """
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+
+    def put(index: int, event: Event) -> None:
+        events.put((index, event))
+        if wake:
+            wake()
+
     for index, generation in enumerate(generations):
-        generation.listen(lambda event, index=index: events.put((index, event)))  # type: ignore[misc]  # bound now
+        generation.listen(partial(put, index))
     running = set(range(len(generations)))
     while running:
         first = generations[min(running)]  # all were submitted together, so its deadline is the first one
         try:
-            index, event = events.get(timeout=first.remaining())
+            index, event = events.get(not wake, first.remaining())
         except queue.Empty:
-            raise first.timeout_error() from None
+            if not wake or first.remaining() == 0:
+                raise first.timeout_error() from None
+            yield None
+            continue
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Completion):

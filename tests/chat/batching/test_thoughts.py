@@ -48,7 +48,7 @@ def test_a_thought_is_separated_from_the_answer_and_counted(opening, fp32_engine
 
 
 def test_the_pieces_of_a_stream_are_the_whole(opening):
-    *pieces, end = [event for _, event in interleaved([start(opening, COUNT)])]
+    *pieces, end = [event[1] for event in interleaved([start(opening, COUNT)]) if event]
     assert isinstance(end, Completion)
     thoughts = [piece.text for piece in pieces if piece.is_thought]
     assert thoughts == ["2", " 3", " 4", " 5", " 6"] == [piece.text for piece in pieces[:5]]
