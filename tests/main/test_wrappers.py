@@ -103,7 +103,7 @@ REQUESTS: list[dict[str, Any] | None] = [
     {"max_token": 5},
     {"messages": [{"role": "user", "content": None}]},
     {"messages": [{"role": "tool", "content": "5"}]},
-    {"messages": [{"role": "user", "content": "word " * 200_000}]},
+    {"messages": [{"role": "user", "content": "word " * 20_000}]},
 ]
 # The texts of the choices for each request, or the message of its refusal.
 ASK_EACH = """
