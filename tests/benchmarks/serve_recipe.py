@@ -8,11 +8,12 @@ benchmark does the same work.
 import json
 from typing import Any
 
-import mlflow
 import onnxruntime_genai as og
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 
-class Recipe(mlflow.pyfunc.PythonModel):
+class Recipe(PythonModel):
     """Answers {"prompt": JSON list of tokens, "max_tokens": number} rows."""
 
     def load_context(self, context: Any) -> None:
@@ -38,4 +39,4 @@ class Recipe(mlflow.pyfunc.PythonModel):
         return answers
 
 
-mlflow.models.set_model(Recipe())
+set_model(Recipe())
