@@ -24,6 +24,7 @@ from steps.serving.connection import Connection
 from steps.serving.context import Context
 from steps.serving.limits import Limits
 from steps.serving.models import ServedModel
+from steps.serving.threads import share_memory
 
 _log = logging.getLogger("phi_mlflow.serving")
 _SAME_SIGNAL = 1.0  # seconds; Ctrl-C reaches the process from the terminal and from MLflow
@@ -57,6 +58,7 @@ def serve(app: FastAPI, bound: socket.socket, source: Source, on_ready: Callable
     Raises:
         StepError: the model cannot be loaded.
     """
+    share_memory()
     asyncio.run(_serve(app, bound, source, on_ready))
 
 
