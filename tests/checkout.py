@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests import warm_python
 
 if TYPE_CHECKING:  # importing mlflow takes seconds, which tests without a store need not wait for
@@ -47,6 +45,21 @@ def listen_to_signals() -> None:
         signal.signal(name, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def tracking_store(uri: str) -> Iterator[None]:
+    """Let MLflow's functions in this process use a store while a block runs.
+
+    The variable MLFLOW_TRACKING_URI alone would not do: MLflow's tracer keeps the first store that it met.
+    """
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)  # this sets the variable too, which later tests and their processes would inherit
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None resets the address, though the annotation has no None
+
+
 @dataclass(frozen=True)
 class Project:
     """A checkout of the project and the tracking store that it runs against."""
@@ -62,15 +75,9 @@ class Project:
 
         return MlflowClient(self.uri, self.uri)
 
-    @contextlib.contextmanager
-    def in_this_process(self) -> Iterator[None]:
-        """Let MLflow's functions in this process use the store.
-
-        `mlflow.set_tracking_uri` would leave the address to later tests, and to the processes that they start.
-        """
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLFLOW_TRACKING_URI", self.uri)
-            yield
+    def in_this_process(self) -> contextlib.AbstractContextManager[None]:
+        """Let MLflow's functions in this process use the store while a block runs."""
+        return tracking_store(self.uri)
 
     def _env(self, more: dict[str, str] | None) -> dict[str, str]:
         own = {"MLFLOW_TRACKING_URI": self.uri, "HF_HOME": str(self.home / "hf")}

@@ -83,7 +83,7 @@ def nothing_is_left_in_the_tree() -> Iterator[None]:
 def no_store_is_left_to_the_next_module() -> Iterator[None]:
     """Check that the tests of a module leave no address of a store to the modules that run after it."""
     yield
-    assert "MLFLOW_TRACKING_URI" not in os.environ, "use Project.in_this_process or monkeypatch.setenv"
+    assert os.environ.pop("MLFLOW_TRACKING_URI", None) is None, "use tests.checkout.tracking_store"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from tests.chat.models import FRANCE, chat
+from tests.checkout import tracking_store
 
 pytestmark = pytest.mark.model
 
@@ -43,8 +44,7 @@ def test_the_model_config_of_load_model_overrides_the_settings(model_folders):
 
 def test_each_request_leaves_a_trace_if_the_model_config_asks_for_traces(model_folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the default experiment puts its artifacts here
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    try:
+    with tracking_store(f"sqlite:///{tmp_path}/mlflow.db"):
         model = mlflow.pyfunc.load_model(str(model_folders["int4"]), model_config={"trace": True})
         chat(model)
         list(model.predict_stream({"messages": FRANCE}))
@@ -57,8 +57,6 @@ def test_each_request_leaves_a_trace_if_the_model_config_asks_for_traces(model_f
         chat(mlflow.pyfunc.load_model(str(model_folders["int4"])))  # leaves no trace
         mlflow.flush_trace_async_logging()
         traces = mlflow.search_traces(locations=["0"], return_type="list")
-    finally:
-        mlflow.set_tracking_uri(None)
     assert sorted(trace.info.status.value for trace in traces) == ["ERROR", "ERROR", "OK", "OK", "OK"]
     finished = [trace for trace in traces if trace.info.status.value == "OK"]
     complete = [trace for trace in finished if not trace.data.spans[0].attributes.get("cancelled")]

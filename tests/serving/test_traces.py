@@ -13,6 +13,7 @@ from mlflow.tracing.provider import trace_disabled
 from steps.serving import traces
 from steps.serving.redaction import redact, redact_value
 from steps.serving.traces import Exchanged, Traces
+from tests.checkout import tracking_store
 from tests.serving.harness import FRANCE, Server, running
 
 SECRETS = {
@@ -62,12 +63,10 @@ def test_every_text_of_a_request_is_redacted_and_nothing_else():
 
 
 @pytest.fixture
-def experiment(tmp_path, monkeypatch) -> Iterator[str]:
+def experiment(tmp_path) -> Iterator[str]:
     """The ID of an experiment in a store of the test's own."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield mlflow.create_experiment("served")
-    mlflow.set_tracking_uri(before)
+    with tracking_store(f"sqlite:///{tmp_path}/mlflow.db"):
+        yield mlflow.create_experiment("served")
 
 
 @contextlib.contextmanager

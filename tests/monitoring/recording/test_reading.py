@@ -14,6 +14,7 @@ from steps.monitoring.recording.baseline import find_baseline
 from steps.monitoring.recording.traces import Search, read_requests
 from steps.monitoring.recording.watched import find_watched
 from steps.serving.traces import Exchanged, Traces
+from tests.checkout import tracking_store
 
 pytestmark = pytest.mark.unit
 NAME = "watched"
@@ -61,8 +62,7 @@ def store(tmp_path_factory) -> Iterator[Store]:
     """The store, which MLflow's functions in this process use too."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
+    with tracking_store(uri):
         client = MlflowClient(uri, uri)
         experiment = client.create_experiment("served", artifact_location=folder.as_uri())
         client.create_registered_model(NAME)
