@@ -1,6 +1,7 @@
 """monitor as a user runs it: a served champion, requests as in its evaluation, then other requests."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Served:
             lines = requests.get(f"{self.url}/metrics", headers={"x-api-key": KEY}, timeout=60).text.splitlines()
             if f"phi_traces_written_total {count}.0" in lines:
                 return
+            time.sleep(0.1)
         raise AssertionError("the traces were not written")
 
 
