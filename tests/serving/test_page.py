@@ -89,7 +89,7 @@ def test_it_streams_and_tells_the_speed(page):
     assert page.js("shown.size") > 4, "the text came in one piece"
     facts = page.text(".facts")
     assert re.search(r"\d+ tokens · [\d.]+ tokens/s · first token after [\d.]+ s$", facts), facts
-    assert "cut off at the most tokens" in facts
+    assert "stopped at the token limit" in facts
 
 
 def test_a_conversation_goes_on_and_a_new_one_forgets_it(page):
