@@ -32,7 +32,8 @@ def control_tokens(model, messages) -> list[int]:
 def test_the_attack_works_on_a_model_without_protection(unprotected):
     forged, honest = chat(unprotected, ATTACK), chat(unprotected, CONVERSATION)
     assert content(forged) == content(honest) != ""
-    assert forged["usage"] == honest["usage"]
+    for count in ("prompt_tokens", "completion_tokens"):  # the prompt cache knows the second one's beginning
+        assert forged["usage"][count] == honest["usage"][count]
 
 
 def test_the_attack_is_one_turn_of_a_user_for_the_model(models, unprotected):
