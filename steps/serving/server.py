@@ -23,8 +23,8 @@ from steps.common.errors import StepError
 from steps.serving.connection import Connection
 from steps.serving.context import Context
 from steps.serving.limits import Limits
+from steps.serving.memory import give_memory_back, share_memory
 from steps.serving.models import ServedModel
-from steps.serving.threads import share_memory
 
 _log = logging.getLogger("phi_mlflow.serving")
 _SAME_SIGNAL = 1.0  # seconds; Ctrl-C reaches the process from the terminal and from MLflow
@@ -135,13 +135,13 @@ async def _load(context: Context, source: Source, stop: _Stop) -> bool:
 
 async def _answer(context: Context, source: Source, stop: _Stop) -> None:
     """Answer until a signal comes, and then until every answer is complete or the time is over."""
-    following = None
+    beside = [asyncio.ensure_future(give_memory_back())]
     if source.resolve:
         follow = context.live.follow(source.resolve, source.load, context.limits.follow_s)
-        following = asyncio.ensure_future(follow)
+        beside.append(asyncio.ensure_future(follow))
     await stop.drain.wait()
-    if following:
-        following.cancel()
+    for task in beside:
+        task.cancel()
     context.live.draining = True
     end = asyncio.get_running_loop().time() + context.limits.drain_s
     while context.active and not stop.now.is_set() and asyncio.get_running_loop().time() < end:

@@ -6,15 +6,12 @@ of the largest request that it had. They are daemons, because some models can't 
 the same.
 """
 
-import contextlib
 import contextvars
-import ctypes
 import queue
 import threading
 from collections.abc import Callable
 
 _KEPT = 8  # threads that may wait for work
-_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class Threads:
@@ -45,12 +42,3 @@ class Threads:
 
 
 THREADS = Threads()  # of the process
-
-
-def share_memory() -> None:
-    """Let all threads allocate from one heap, where the C library is glibc.
-
-    Else each thread has a heap of its own, and keeps there what the largest request took: 20 MB for a prompt of 100 KB.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

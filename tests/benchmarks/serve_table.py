@@ -68,10 +68,12 @@ def _speed(samples: list[SpeedSample]) -> Iterator[tuple[str, str, str]]:
 
 
 def _abuse(result: AbuseResult) -> Iterator[tuple[str, str, str]]:
-    later = [sample["rss_bytes"] for sample in result["memory"] if 4 * sample["requests"] >= result["requests"]]
-    growth = f"{max(later) / min(later) - 1:.1%}" if later else "not enough samples"
+    quarters: dict[int, list[int]] = {}
+    for sample in result["memory"]:
+        quarters.setdefault(4 * sample["requests"] // (result["requests"] + 1), []).append(sample["rss_bytes"])
+    growth = f"{median(quarters[3]) / median(quarters[1]) - 1:+.1%}" if len(quarters) == 4 else "not enough samples"
     yield f"wrong answers among {result['requests']:,} requests", "0", str(len(result["wrong"]))
     yield "client processes killed; answers given up", "", f"{result['killed']}; {result['aborted']:.0f}"
     yield "rows in use afterwards", "0", f"{result['running']:.0f}"
     yield "statuses of 500 and more, without 503 and 504", "0", str(result["failures"])
-    yield "resident memory over the last three quarters", "2%", growth
+    yield "resident memory, median of the last quarter against the second", "within 2%", growth
