@@ -97,7 +97,7 @@ def _become(connection: socket.socket) -> list[str]:
         os.dup2(file, standard)
         os.close(file)
     os.chdir(request["folder"])
-    sys.path[:] = [entry for entry in sys.path[1:] if entry not in _search_path(os.environ)]
+    sys.path[:] = [entry for entry in sys.path if entry not in _search_path(os.environ)]
     os.environ.clear()
     os.environ.update(request["env"])
     sys.path[:0] = [request["folder"], *_search_path(os.environ)]
@@ -109,6 +109,7 @@ def _search_path(env: Mapping[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder: its databricks/ and others would hide packages of that name
     for name in _WARM:
         importlib.import_module(name)
     sys.argv = _become(_wait_for_requests(sys.argv[1]))

@@ -21,8 +21,10 @@ class Subject:
 
 
 def input_names(info: "Model | ModelInfo") -> list[str]:
-    """Return the fields that a model takes: its signature's, or its task's if the signature has no inputs."""
+    """Return the fields that a model takes: its signature's, or those of its task if the signature has no inputs."""
     if info.signature and info.signature.inputs is not None:
         return info.signature.inputs.input_names()
+    if info.signature and info.signature.outputs is not None:  # this project's models say what they return
+        return ["messages"] if "choices" in info.signature.outputs.input_names() else ["prompt"]
     task = (info.metadata or {}).get("task", "llm/v1/chat")
     return ["prompt"] if task == "llm/v1/completions" else ["messages"]
